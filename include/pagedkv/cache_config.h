@@ -11,14 +11,14 @@ namespace pagedkv {
 
 /// What a cache holds. Plain data; make_layout() validates it.
 struct CacheConfig {
-    std::int32_t layers = 1;    ///< 1 .. 65536
-    std::int32_t kv_heads = 1;  ///< KV heads on this rank, 1 .. 65536
-    std::int32_t head_dim = 128; ///< multiple of 16, 16 .. 1024
-    std::int32_t block_len = 64; ///< tokens of one block, 1 .. 65536
-    DType dtype = DType::f16;   ///< T; f32 on the CPU only
-    KvFormat format;            ///< stored types of keys and values
-    LayoutKind layout = LayoutKind::turbomind;
-    bool shared_kv = false;     ///< MLA: one row per token is both key and value; needs format.k == format.v
+  std::int32_t layers = 1;      ///< 1 .. 65536
+  std::int32_t kv_heads = 1;    ///< KV heads on this rank, 1 .. 65536
+  std::int32_t head_dim = 128;  ///< multiple of 16, 16 .. 1024
+  std::int32_t block_len = 64;  ///< tokens of one block, 1 .. 65536
+  DType dtype = DType::f16;     ///< T; f32 on the CPU only
+  KvFormat format;              ///< stored types of keys and values
+  LayoutKind layout = LayoutKind::turbomind;
+  bool shared_kv = false;  ///< MLA: one row per token is both key and value; needs format.k == format.v
 };
 
 /// Byte layout of the blocks of a cache. Every data and parameter region of a (layer, head) starts 16-byte aligned.
@@ -32,4 +32,4 @@ KvFormat format_from_quant_policy(int quant_policy);
 /// The byte table of a layout, one region per line, for people.
 std::string to_string(const BlockLayout& layout);
 
-} // namespace pagedkv
+}  // namespace pagedkv

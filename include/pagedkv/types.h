@@ -14,9 +14,9 @@ enum class KvType : std::uint8_t { same, int8, int4 };
 
 /// Stored types of keys and values, independent of each other.
 struct KvFormat {
-    KvType k = KvType::same;
-    KvType v = KvType::same;
-    friend constexpr bool operator==(const KvFormat&, const KvFormat&) = default;
+  KvType k = KvType::same;
+  KvType v = KvType::same;
+  friend constexpr bool operator==(const KvFormat&, const KvFormat&) = default;
 };
 
 /// Arrangement of the bytes of one block; see docs/layout.md.
@@ -25,24 +25,30 @@ enum class LayoutKind : std::uint8_t { turbomind };
 /// Index of a block in a slab. A strong type, so that it cannot be mixed up with a logical block number.
 enum class BlockId : std::int32_t {};
 
-constexpr std::int32_t to_index(BlockId id) noexcept { return static_cast<std::int32_t>(id); }
+constexpr std::int32_t to_index(BlockId id) noexcept {
+  return static_cast<std::int32_t>(id);
+}
 
 /// Size of one element of T in bytes.
-constexpr int dtype_bytes(DType t) noexcept { return t == DType::f32 ? 4 : 2; }
+constexpr int dtype_bytes(DType t) noexcept {
+  return t == DType::f32 ? 4 : 2;
+}
 
 /// Bits of one stored element.
 constexpr int kv_bits(KvType k, DType t) noexcept {
-    return k == KvType::int8 ? 8 : k == KvType::int4 ? 4 : 8 * dtype_bytes(t);
+  return k == KvType::int8 ? 8 : k == KvType::int4 ? 4 : 8 * dtype_bytes(t);
 }
 
 constexpr const char* name(DType t) noexcept {
-    return t == DType::f32 ? "f32" : t == DType::f16 ? "f16" : "bf16";
+  return t == DType::f32 ? "f32" : t == DType::f16 ? "f16" : "bf16";
 }
 
 constexpr const char* name(KvType k) noexcept {
-    return k == KvType::same ? "same" : k == KvType::int8 ? "int8" : "int4";
+  return k == KvType::same ? "same" : k == KvType::int8 ? "int8" : "int4";
 }
 
-constexpr const char* name(LayoutKind) noexcept { return "turbomind"; }
+constexpr const char* name(LayoutKind) noexcept {
+  return "turbomind";
+}
 
-} // namespace pagedkv
+}  // namespace pagedkv
