@@ -4,7 +4,8 @@
 //
 // Positions: sequence b has q_len = cu_q[b+1]-cu_q[b] new tokens and k_len = cu_k[b+1]-cu_k[b] tokens in all; its new
 // token i stands at position k_len - q_len + i. cu_q[b] is also the row of its first new token in q, k, v and o.
-// Positions and k_len are below 2^31.
+// Positions and k_len are below 2^31. With batch 0 an operation does nothing and its pointers may be null.
+// q, k, v, o, x and y are 16-byte aligned.
 
 #include <cstddef>
 #include <cstdint>
@@ -98,8 +99,8 @@ struct WriteKvArgs {
   const void* k = nullptr;             ///< T, addressed by `strides`; 16-byte aligned; backend memory
   const void* v = nullptr;             ///< T, same strides; may be null with shared_kv, then and only then
   TokenStrides strides;
-  const void* k_bias = nullptr;  ///< T [kv_heads][head_dim]; may be null; backend memory
-  const void* v_bias = nullptr;  ///< T [kv_heads][head_dim]; may be null; ignored with shared_kv
+  const void* k_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; backend memory
+  const void* v_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; ignored with shared_kv
   core::RopeTable rope;          ///< default: no rotation
   ContextParallel cp;
   /// [batch] leading logical blocks of each sequence that are never written (a shared prefix); may be null; backend
@@ -121,7 +122,8 @@ struct FlattenKvArgs {
   void* k = nullptr;
   void* v = nullptr;  ///< may be null with shared_kv
   TokenStrides strides;
-  core::RopeTable rope;  ///< applied to keys as they are read; default: none
+  /// Applied to keys as they are read; default: none. With mrope, all k_len tokens count as new ones.
+  core::RopeTable rope;
   ContextParallel cp;
 };
 
@@ -153,7 +155,8 @@ struct AttentionArgs {
   std::int32_t window = 0;     ///< > 0: a query at p sees keys p-window+1 .. p
   const float* sinks = nullptr;  ///< [q_heads] logit of a key without value; may be null; counted on rank 0 only
   ContextParallel cp;            ///< o and lse are then this rank's part; merge_partials() joins them
-  /// shared_kv only: channels [v_offset, v_offset + v_dim) of a row are the value. 0 means the whole row.
+  /// shared_kv only: channels [v_offset, v_offset + v_dim) of a row are the value, both multiples of 16. 0 means the
+  /// whole row.
   std::int32_t v_offset = 0;
   std::int32_t v_dim = 0;
 };
@@ -166,7 +169,7 @@ using DecodeArgs = AttentionArgs;
 struct MergePartialsArgs {
   std::int32_t parts = 0;            ///< >= 1
   std::int64_t rows = 0;             ///< tokens * q_heads
-  std::int32_t dim = 0;              ///< elements of a row of o
+  std::int32_t dim = 0;              ///< elements of a row of o: multiple of 8, 8 .. 1024
   DType dtype = DType::f32;          ///< of the result o
   const float* o_parts = nullptr;    ///< [parts][rows][dim] backend memory
   const float* lse_parts = nullptr;  ///< [parts][rows] backend memory
@@ -187,7 +190,7 @@ struct ApplyRopeArgs {
   TokenStrides x_strides;
   void* y = nullptr;  ///< T, addressed by y_strides; may be x
   TokenStrides y_strides;
-  const void* bias = nullptr;  ///< T [heads][head_dim]; may be null
+  const void* bias = nullptr;  ///< T [heads][head_dim], 16-byte aligned; may be null
   core::RopeTable rope;
 };
 
