@@ -2,6 +2,8 @@
 
 namespace pagedkv {
 
-const char* version() noexcept { return PAGEDKV_VERSION; }
+const char* version() noexcept {
+  return PAGEDKV_VERSION;
+}
 
 }  // namespace pagedkv

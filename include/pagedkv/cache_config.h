@@ -16,7 +16,7 @@ struct CacheConfig {
   std::int32_t head_dim = 128;  ///< multiple of 16, 16 .. 1024
   std::int32_t block_len = 64;  ///< tokens of one block, 1 .. 65536
   DType dtype = DType::f16;     ///< T; f32 on the CPU only
-  KvFormat format;              ///< stored types of keys and values
+  KvFormat format = {};         ///< stored types of keys and values
   LayoutKind layout = LayoutKind::turbomind;
   bool shared_kv = false;  ///< MLA: one row per token is both key and value; needs format.k == format.v
 };

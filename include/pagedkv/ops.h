@@ -89,20 +89,20 @@ core::RopeTable make_rope_table(const RopeParams& params, std::int32_t head_dim)
 
 /// New keys and values into the cache: load, + bias, RoPE (keys), statistics, quantise, store; float32 in between.
 struct WriteKvArgs {
-  BlockLayout layout;
+  BlockLayout layout = {};
   std::int32_t layer = 0;
-  BlockTable table;
+  BlockTable table = {};
   std::int32_t batch = 0;              ///< 0 .. 65536
   const std::int32_t* cu_q = nullptr;  ///< [batch+1] backend memory
   const std::int32_t* cu_k = nullptr;  ///< [batch+1] backend memory; k_len >= q_len
   std::int64_t max_total_q = 0;        ///< cuda: upper bound of cu_q[batch], sizes the launch; cpu: not used
   const void* k = nullptr;             ///< T, addressed by `strides`; 16-byte aligned; backend memory
   const void* v = nullptr;             ///< T, same strides; may be null with shared_kv, then and only then
-  TokenStrides strides;
+  TokenStrides strides = {};
   const void* k_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; backend memory
   const void* v_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; ignored with shared_kv
-  core::RopeTable rope;          ///< default: no rotation
-  ContextParallel cp;
+  core::RopeTable rope = {};     ///< default: no rotation
+  ContextParallel cp = {};
   /// [batch] leading logical blocks of each sequence that are never written (a shared prefix); may be null; backend
   /// memory
   const std::int32_t* readonly_blocks = nullptr;
@@ -110,9 +110,9 @@ struct WriteKvArgs {
 
 /// The cache back into rows of T: the inverse of write_kv, without RoPE unless `rope` is set.
 struct FlattenKvArgs {
-  BlockLayout layout;
+  BlockLayout layout = {};
   std::int32_t layer = 0;
-  BlockTable table;
+  BlockTable table = {};
   std::int32_t batch = 0;
   const std::int32_t* cu_k =
       nullptr;  ///< [batch+1] backend memory; cu_k[0] is subtracted from each, so a sub-batch may be passed
@@ -121,10 +121,10 @@ struct FlattenKvArgs {
   /// sequence keeps a slot of k_len rows and fills the first ones; the others are not touched.
   void* k = nullptr;
   void* v = nullptr;  ///< may be null with shared_kv
-  TokenStrides strides;
+  TokenStrides strides = {};
   /// Applied to keys as they are read; default: none. With mrope, all k_len tokens count as new ones.
-  core::RopeTable rope;
-  ContextParallel cp;
+  core::RopeTable rope = {};
+  ContextParallel cp = {};
 };
 
 // ---- attention
@@ -133,9 +133,9 @@ struct FlattenKvArgs {
 /// Attention of new tokens over the cache, which already holds them (call write_kv first). Both decode and prefill use
 /// it.
 struct AttentionArgs {
-  BlockLayout layout;
+  BlockLayout layout = {};
   std::int32_t layer = 0;
-  BlockTable table;
+  BlockTable table = {};
   std::int32_t batch = 0;
   const std::int32_t* cu_q = nullptr;  ///< [batch+1] backend memory
   const std::int32_t* cu_k = nullptr;  ///< [batch+1] backend memory
@@ -144,9 +144,9 @@ struct AttentionArgs {
   std::int32_t max_k_len = 0;          ///< upper bound of every k_len
   std::int32_t q_heads = 0;            ///< multiple of layout.kv_heads
   const void* q = nullptr;             ///< T, rotated already, addressed by q_strides; backend memory
-  TokenStrides q_strides;
+  TokenStrides q_strides = {};
   void* o = nullptr;  ///< T, or float32 if o_is_f32; [..][v_dim], addressed by o_strides; backend memory
-  TokenStrides o_strides;
+  TokenStrides o_strides = {};
   bool o_is_f32 = false;       ///< partial results of context-parallel ranks want it
   float* lse = nullptr;        ///< [max_total_q][q_heads] natural-log sum of exp(score), the sink included; may be null
   float softmax_scale = 0.0F;  ///< 0 means 1 / sqrt(head_dim)
@@ -154,7 +154,7 @@ struct AttentionArgs {
   bool causal = true;          ///< false: every query sees all k_len keys (prefill only; window must be 0)
   std::int32_t window = 0;     ///< > 0: a query at p sees keys p-window+1 .. p
   const float* sinks = nullptr;  ///< [q_heads] logit of a key without value; may be null; counted on rank 0 only
-  ContextParallel cp;            ///< o and lse are then this rank's part; merge_partials() joins them
+  ContextParallel cp = {};       ///< o and lse are then this rank's part; merge_partials() joins them
   /// shared_kv only: channels [v_offset, v_offset + v_dim) of a row are the value, both multiples of 16. 0 means the
   /// whole row.
   std::int32_t v_offset = 0;
@@ -187,11 +187,11 @@ struct ApplyRopeArgs {
   const std::int32_t* cu_k = nullptr;  ///< [batch+1] backend memory
   std::int64_t max_total_q = 0;        ///< cuda: upper bound of cu_q[batch]; cpu: not used
   const void* x = nullptr;             ///< T, addressed by x_strides
-  TokenStrides x_strides;
+  TokenStrides x_strides = {};
   void* y = nullptr;  ///< T, addressed by y_strides; may be x
-  TokenStrides y_strides;
+  TokenStrides y_strides = {};
   const void* bias = nullptr;  ///< T [heads][head_dim], 16-byte aligned; may be null
-  core::RopeTable rope;
+  core::RopeTable rope = {};
 };
 
 /// Memory of the caller that an operation uses while it runs.

@@ -1,0 +1,216 @@
+#pragma once
+// The arithmetic that decides cache bytes, as tables: input number i -> result bits, with the hash that every host,
+// every device and every compiler must find. self_check.h runs them on the CPU; a kernel may run them on a device.
+
+#include <cstdint>
+
+#include "pagedkv/core/half.h"
+#include "pagedkv/core/hd.h"
+#include "pagedkv/core/quant.h"
+#include "pagedkv/core/rope.h"
+
+namespace pagedkv::core {
+
+enum class CheckId : std::uint8_t {
+  f16_to_f32,
+  bf16_to_f32,
+  f32_to_f16,
+  f32_to_bf16,
+  quant_param_f16_int8,
+  quant_param_f16_int4,
+  quant_param_bf16_int8,
+  quant_param_bf16_int4,
+  quant_param_f32_int8,
+  quant_param_f32_int4,
+  encode_f16_int8,
+  encode_f16_int4,
+  encode_bf16_int8,
+  encode_bf16_int4,
+  encode_f32_int8,
+  encode_f32_int4,
+  decode_f16_int8,
+  decode_f16_int4,
+  decode_bf16_int8,
+  decode_bf16_int4,
+  decode_f32_int8,
+  decode_f32_int4,
+  sincos,
+  turn_from_base,
+};
+
+/// Scatters 64 bits over 64 bits, one to one (the finaliser of splitmix64).
+PAGEDKV_HD std::uint64_t scatter(std::uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// Share of input i in the hash of a table. The hash is the sum of the shares modulo 2^64, so any order and any number
+/// of threads gives the same.
+PAGEDKV_HD std::uint64_t check_share(std::uint64_t i, std::uint64_t result) {
+  return scatter(scatter(i) ^ result);
+}
+
+namespace detail {
+
+/// Bits of a float with every NaN made one, because NaN payloads are no part of the contract.
+PAGEDKV_HD std::uint32_t canonical_bits(float x) {
+  return x == x ? bits_as<std::uint32_t>(x) : 0x7fffffffu;
+}
+
+/// A value of T from the top bits of `bits`, every bit pattern possible.
+template <class T>
+PAGEDKV_HD T value_from_top(std::uint32_t bits) {
+  if constexpr (sizeof(T) == 4) {
+    return bits_as<T>(bits);
+  } else {
+    return bits_as<T>(static_cast<std::uint16_t>(bits >> 16));
+  }
+}
+
+template <class T>
+PAGEDKV_HD std::uint64_t param_bits(QuantParam<T> p) {
+  return (std::uint64_t{canonical_bits(to_float(p.scale))} << 32) | canonical_bits(to_float(p.zero));
+}
+
+// 16-bit T: minimum and maximum take all pairs of values. f32: pseudo-random pairs.
+template <class T, int Bits>
+PAGEDKV_HD std::uint64_t check_quant_param(std::uint64_t i) {
+  const std::uint64_t pair = sizeof(T) == 4 ? scatter(i) : ((i & 0xffff0000u) << 32) | (i << 16);
+  const float a = to_float(value_from_top<T>(static_cast<std::uint32_t>(pair >> 32)));
+  const float b = to_float(value_from_top<T>(static_cast<std::uint32_t>(pair)));
+  return param_bits(quant_param<T, Bits>(min_nan(a, b), max_nan(a, b)));
+}
+
+// 16-bit T: all pairs of value and scale, the zero pseudo-random. f32: all three pseudo-random.
+template <class T, int Bits>
+PAGEDKV_HD std::uint64_t check_encode(std::uint64_t i) {
+  const std::uint64_t r = scatter(i);
+  const std::uint64_t pair = sizeof(T) == 4 ? r : ((i & 0xffff0000u) << 32) | (i << 16);
+  const float x = to_float(value_from_top<T>(static_cast<std::uint32_t>(pair >> 32)));
+  const T scale = value_from_top<T>(static_cast<std::uint32_t>(pair));
+  const T zero = value_from_top<T>(static_cast<std::uint32_t>(scatter(r)));
+  return encode<Bits>(x, row_encoder<T>({scale, zero}));
+}
+
+// 16-bit T: all codes and scales, the zero's high bits all and its low ones pseudo-random. f32: pseudo-random.
+template <class T, int Bits>
+PAGEDKV_HD std::uint64_t check_decode(std::uint64_t i) {
+  const std::uint64_t r = scatter(i);
+  const auto code = static_cast<std::uint32_t>(i & ((1u << Bits) - 1u));
+  const std::uint64_t scale = sizeof(T) == 4 ? r >> 32 : (i >> Bits) << 16;
+  const std::uint64_t high = (i >> (16 + Bits)) << (16 + Bits);  // 16 - Bits bits of the zero, at the top of 32
+  const std::uint64_t zero = sizeof(T) == 4 ? r : high | (r & ((1u << (16 + Bits)) - 1u));
+  const QuantParam<T> p{value_from_top<T>(static_cast<std::uint32_t>(scale)),
+                        value_from_top<T>(static_cast<std::uint32_t>(zero))};
+  return canonical_bits(to_float(decode<T>(code, p)));
+}
+
+}  // namespace detail
+
+/// Result bits of input i of a table.
+PAGEDKV_HD std::uint64_t check_result(CheckId id, std::uint64_t i) {
+  const auto u = static_cast<std::uint32_t>(i);
+  switch (id) {
+    case CheckId::f16_to_f32:
+      return detail::canonical_bits(to_float(half_t{static_cast<std::uint16_t>(u)}));
+    case CheckId::bf16_to_f32:
+      return detail::canonical_bits(to_float(bfloat16_t{static_cast<std::uint16_t>(u)}));
+    case CheckId::f32_to_f16:
+      return from_float<half_t>(bits_as<float>(u)).bits;
+    case CheckId::f32_to_bf16:
+      return from_float<bfloat16_t>(bits_as<float>(u)).bits;
+    case CheckId::quant_param_f16_int8:
+      return detail::check_quant_param<half_t, 8>(i);
+    case CheckId::quant_param_f16_int4:
+      return detail::check_quant_param<half_t, 4>(i);
+    case CheckId::quant_param_bf16_int8:
+      return detail::check_quant_param<bfloat16_t, 8>(i);
+    case CheckId::quant_param_bf16_int4:
+      return detail::check_quant_param<bfloat16_t, 4>(i);
+    case CheckId::quant_param_f32_int8:
+      return detail::check_quant_param<float, 8>(i);
+    case CheckId::quant_param_f32_int4:
+      return detail::check_quant_param<float, 4>(i);
+    case CheckId::encode_f16_int8:
+      return detail::check_encode<half_t, 8>(i);
+    case CheckId::encode_f16_int4:
+      return detail::check_encode<half_t, 4>(i);
+    case CheckId::encode_bf16_int8:
+      return detail::check_encode<bfloat16_t, 8>(i);
+    case CheckId::encode_bf16_int4:
+      return detail::check_encode<bfloat16_t, 4>(i);
+    case CheckId::encode_f32_int8:
+      return detail::check_encode<float, 8>(i);
+    case CheckId::encode_f32_int4:
+      return detail::check_encode<float, 4>(i);
+    case CheckId::decode_f16_int8:
+      return detail::check_decode<half_t, 8>(i);
+    case CheckId::decode_f16_int4:
+      return detail::check_decode<half_t, 4>(i);
+    case CheckId::decode_bf16_int8:
+      return detail::check_decode<bfloat16_t, 8>(i);
+    case CheckId::decode_bf16_int4:
+      return detail::check_decode<bfloat16_t, 4>(i);
+    case CheckId::decode_f32_int8:
+      return detail::check_decode<float, 8>(i);
+    case CheckId::decode_f32_int4:
+      return detail::check_decode<float, 4>(i);
+    case CheckId::sincos: {
+      const SinCos t = sincos_turn(i << 32);
+      return (std::uint64_t{bits_as<std::uint32_t>(t.sin)} << 32) | bits_as<std::uint32_t>(t.cos);
+    }
+    case CheckId::turn_from_base: {
+      // Bases from 2 to 2^24, pairs 0 .. 127 of up to 256 channels.
+      const std::uint64_t r = scatter(i);
+      const auto base_bits = 0x40000000u + static_cast<std::uint32_t>((r >> 32) % (23u << 23));
+      const int dim = 8 * (1 + static_cast<int>(r % 32));
+      const int pair = static_cast<int>((r >> 8) % static_cast<std::uint64_t>(dim / 2));
+      return turn_from_base(bits_as<float>(base_bits), pair, dim);
+    }
+  }
+  return 0;
+}
+
+/// One table: its inputs are 0 .. inputs-1.
+struct CheckTable {
+  CheckId id;
+  const char* name;
+  std::uint64_t inputs;
+  std::uint64_t hash;         ///< over all inputs
+  std::uint64_t sample_hash;  ///< over the inputs 0, kCheckSampleStep, 2 kCheckSampleStep, ...
+};
+
+/// Odd, so that a sample meets every low bit pattern.
+inline constexpr std::uint64_t kCheckSampleStep = 1021;
+
+/// All tables, with the hashes that they must have.
+inline constexpr CheckTable kCheckTables[] = {
+    {CheckId::f16_to_f32, "f16_to_f32", 1ull << 16, 0x0000000000000000u, 0xd46c1abd0c496fdeu},
+    {CheckId::bf16_to_f32, "bf16_to_f32", 1ull << 16, 0x0000000000000000u, 0xe968c19a55be6d51u},
+    {CheckId::f32_to_f16, "f32_to_f16", 1ull << 32, 0x0000000000000000u, 0xb224e2ee6dc733ccu},
+    {CheckId::f32_to_bf16, "f32_to_bf16", 1ull << 32, 0x0000000000000000u, 0x44c9ef8b8bdb7fa6u},
+    {CheckId::quant_param_f16_int8, "quant_param_f16_int8", 1ull << 32, 0x0000000000000000u, 0x8602ac0a884833efu},
+    {CheckId::quant_param_f16_int4, "quant_param_f16_int4", 1ull << 32, 0x0000000000000000u, 0x630f1a20b06a9f97u},
+    {CheckId::quant_param_bf16_int8, "quant_param_bf16_int8", 1ull << 32, 0x0000000000000000u, 0xdf1d52253a76b6ebu},
+    {CheckId::quant_param_bf16_int4, "quant_param_bf16_int4", 1ull << 32, 0x0000000000000000u, 0xa73a5833e48fac1cu},
+    {CheckId::quant_param_f32_int8, "quant_param_f32_int8", 1ull << 24, 0x0000000000000000u, 0xcbbaa2c10a26ede4u},
+    {CheckId::quant_param_f32_int4, "quant_param_f32_int4", 1ull << 24, 0x0000000000000000u, 0x0e8ee08873e6c2f7u},
+    {CheckId::encode_f16_int8, "encode_f16_int8", 1ull << 32, 0x0000000000000000u, 0xb12528f35f6e94cbu},
+    {CheckId::encode_f16_int4, "encode_f16_int4", 1ull << 32, 0x0000000000000000u, 0x219b6a8cfcdcfc10u},
+    {CheckId::encode_bf16_int8, "encode_bf16_int8", 1ull << 32, 0x0000000000000000u, 0x9f80fd010578f2adu},
+    {CheckId::encode_bf16_int4, "encode_bf16_int4", 1ull << 32, 0x0000000000000000u, 0xc87f481c7677df91u},
+    {CheckId::encode_f32_int8, "encode_f32_int8", 1ull << 24, 0x0000000000000000u, 0xdd0db329eaaeafc3u},
+    {CheckId::encode_f32_int4, "encode_f32_int4", 1ull << 24, 0x0000000000000000u, 0xe6bc891faf9048d4u},
+    {CheckId::decode_f16_int8, "decode_f16_int8", 1ull << 32, 0x0000000000000000u, 0xb8cdc1be89af8d99u},
+    {CheckId::decode_f16_int4, "decode_f16_int4", 1ull << 32, 0x0000000000000000u, 0x85b6033c119d047cu},
+    {CheckId::decode_bf16_int8, "decode_bf16_int8", 1ull << 32, 0x0000000000000000u, 0xaa22f550898e5489u},
+    {CheckId::decode_bf16_int4, "decode_bf16_int4", 1ull << 32, 0x0000000000000000u, 0x8a650b7dfd06318eu},
+    {CheckId::decode_f32_int8, "decode_f32_int8", 1ull << 24, 0x0000000000000000u, 0xf6c28d99eb403961u},
+    {CheckId::decode_f32_int4, "decode_f32_int4", 1ull << 24, 0x0000000000000000u, 0x8568aca62a61b21bu},
+    {CheckId::sincos, "sincos", 1ull << 32, 0x0000000000000000u, 0x72bd69137017c56fu},
+    {CheckId::turn_from_base, "turn_from_base", 1ull << 20, 0x0000000000000000u, 0xf3a354b3d15ac369u},
+};
+
+}  // namespace pagedkv::core
