@@ -89,7 +89,7 @@ ALLOWED = {
     "src/manager": LIBRARY | {"src/common", "src/manager"},
     "src/cpu": LIBRARY | {"src/common", "src/cpu"},
     "src/cuda": LIBRARY | {"src/common", "src/cuda"},
-    "src/interop": LIBRARY | {"src/interop"},
+    "src/interop": LIBRARY | {"src/common", "src/interop"},
     "tools": BASE | {"public", "tools"},
     "examples": BASE | {"public", "examples"},
     "bench": BASE | {"public", "bench"},
