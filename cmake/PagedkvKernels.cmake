@@ -1,0 +1,93 @@
+# Turns cmake/KernelMatrix.cmake into source files in the build folder: per operation one file for each (arch, dtype,
+# head_dim), which instantiates the launchers, and one table. Adds them to the target pagedkv.
+
+set(_pagedkv_kernel_dir ${PROJECT_BINARY_DIR}/generated/cuda)
+
+function(pagedkv_kernels op)
+  cmake_parse_arguments(PARSE_ARGV 1 K "" "ARCH" "DTYPES;HEAD_DIMS;FORMATS;VARIANTS")
+  if(K_UNPARSED_ARGUMENTS OR NOT K_DTYPES OR NOT K_HEAD_DIMS)
+    message(FATAL_ERROR "pagedkv_kernels(${op}): DTYPES or HEAD_DIMS missing, or unknown ${K_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT K_ARCH)
+    set(K_ARCH 80)
+  endif()
+  if(NOT K_FORMATS)
+    set(K_FORMATS any)
+  endif()
+  if(NOT DEFINED K_VARIANTS)
+    set(K_VARIANTS 0)
+  endif()
+  if(K_ARCH EQUAL 90 AND NOT "${CMAKE_CUDA_ARCHITECTURES}" MATCHES "90a")
+    return()
+  endif()
+  set(type_f16 half_t)
+  set(type_bf16 bfloat16_t)
+  foreach(dtype IN LISTS K_DTYPES)
+    foreach(dim IN LISTS K_HEAD_DIMS)
+      set(instances "")
+      foreach(format IN LISTS K_FORMATS)
+        if(format STREQUAL "any")
+          set(template_format "true, KvType::same, KvType::same")
+        else()
+          string(REGEX REPLACE "^(.*):(.*)$" "false, KvType::\\1, KvType::\\2" template_format ${format})
+        endif()
+        foreach(variant IN LISTS K_VARIANTS)
+          set(id "KernelId<${K_ARCH}, ${type_${dtype}}, ${template_format}, ${dim}, ${variant}>")
+          string(APPEND instances "template struct Launch<${id}>\;\n")
+          set_property(GLOBAL APPEND_STRING PROPERTY pagedkv_table_${op}
+            "    {${id}::key(), &Launch<${id}>::run},\n")
+        endforeach()
+      endforeach()
+      set(file ${_pagedkv_kernel_dir}/${op}_sm${K_ARCH}_${dtype}_${dim}.cu)
+      file(CONFIGURE OUTPUT ${file} CONTENT
+"// Generated from cmake/KernelMatrix.cmake.
+#include \"cuda/${op}/${op}.cuh\"
+
+namespace pagedkv::cuda::impl::${op} {
+${instances}}  // namespace pagedkv::cuda::impl::${op}
+" @ONLY)
+      get_property(known GLOBAL PROPERTY pagedkv_kernel_sources_${K_ARCH})
+      if(file IN_LIST known)
+        message(FATAL_ERROR "pagedkv_kernels(${op}): ${dtype} ${dim} is listed twice")
+      endif()
+      set_property(GLOBAL APPEND PROPERTY pagedkv_kernel_sources_${K_ARCH} ${file})
+    endforeach()
+  endforeach()
+  set_property(GLOBAL APPEND PROPERTY pagedkv_kernel_ops ${op})
+endfunction()
+
+function(pagedkv_add_kernels)
+  include(KernelMatrix)
+  get_property(ops GLOBAL PROPERTY pagedkv_kernel_ops)
+  list(REMOVE_DUPLICATES ops)
+  foreach(op IN LISTS ops)
+    get_property(entries GLOBAL PROPERTY pagedkv_table_${op})
+    file(CONFIGURE OUTPUT ${_pagedkv_kernel_dir}/${op}_table.cpp CONTENT
+"// Generated from cmake/KernelMatrix.cmake.
+#include \"cuda/${op}/${op}.h\"
+
+namespace pagedkv::cuda::impl::${op} {
+
+std::span<const KernelEntry<Launcher>> kernels() {
+  static constexpr KernelEntry<Launcher> kTable[] = {
+${entries}  }\;
+  return kTable\;
+}
+
+}  // namespace pagedkv::cuda::impl::${op}
+" @ONLY)
+    target_sources(pagedkv PRIVATE ${_pagedkv_kernel_dir}/${op}_table.cpp)
+  endforeach()
+
+  get_property(sources GLOBAL PROPERTY pagedkv_kernel_sources_80)
+  target_sources(pagedkv PRIVATE ${sources})
+  get_property(sources GLOBAL PROPERTY pagedkv_kernel_sources_90)
+  if(sources)
+    # wgmma and the like exist for sm_90a only, and architectures are a property of a target.
+    add_library(pagedkv_sm90 OBJECT ${sources})
+    set_target_properties(pagedkv_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
+    target_include_directories(pagedkv_sm90 PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(pagedkv_sm90 PRIVATE pagedkv_flags)
+    target_sources(pagedkv PRIVATE $<TARGET_OBJECTS:pagedkv_sm90>)
+  endif()
+endfunction()

@@ -1,0 +1,19 @@
+#include "cuda/check.h"
+
+#include <string>
+
+#include "pagedkv/error.h"
+
+namespace pagedkv::cuda {
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  throw Error(ErrorCode::cuda, call, std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ")",
+              "");
+}
+
+void check_launch(const char* kernel) {
+  check(cudaGetLastError(), kernel);
+}
+
+}  // namespace pagedkv::cuda

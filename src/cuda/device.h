@@ -1,0 +1,25 @@
+#pragma once
+// What launches need to know of the current device.
+
+#include <cstddef>
+
+namespace pagedkv::cuda {
+
+struct Device {
+  int id = 0;
+  int arch = 0;  ///< compute capability: 90 is 9.0
+  int multiprocessors = 0;
+  std::size_t shared_per_block = 0;  ///< most dynamic shared memory a block can be given
+  std::size_t shared_per_multiprocessor = 0;
+  std::size_t l2_bytes = 0;
+};
+
+/// Properties of the calling thread's current device, read once per device.
+/// @throws Error (cuda) if there is none.
+const Device& current_device();
+
+/// Lets `kernel` (a __global__ function) use `bytes` of dynamic shared memory on the current device. Cheap enough for
+/// every launch.
+void allow_dynamic_shared(const void* kernel, std::size_t bytes);
+
+}  // namespace pagedkv::cuda
