@@ -59,15 +59,15 @@ struct RopeParams {
   RopeType type = RopeType::none;
   RopePairs pairs = RopePairs::interleaved;
   std::int32_t dim = 0;  ///< rotated channels: multiple of 8 (interleaved) or 16 (half_split), at most head_dim and 256
-  double base = 10000.0;                   ///< "rope_theta"; for dynamic used where dynamic_base is null
-  double factor = 1.0;                     ///< linear, yarn, llama3: positions stretch by this
+  double base = 10000.0;                   ///< "rope_theta", >= 1; dynamic without dynamic_base: already scaled
+  double factor = 1.0;                     ///< linear (> 0), yarn, llama3 (>= 1): positions stretch by this
   std::int32_t original_max_position = 0;  ///< yarn, llama3: context length before stretching
   double attention_factor = 0.0;           ///< yarn: multiplies sine and cosine; 0 means 0.1 ln(factor) + 1
   double beta_fast = 32.0;                 ///< yarn
-  double beta_slow = 1.0;                  ///< yarn
+  double beta_slow = 1.0;                  ///< yarn, > 0 and at most beta_fast
   double low_freq_factor = 1.0;            ///< llama3
-  double high_freq_factor = 4.0;           ///< llama3
-  const float* dynamic_base = nullptr;     ///< dynamic: [batch] base of each sequence, backend memory
+  double high_freq_factor = 4.0;           ///< llama3, above low_freq_factor
+  const float* dynamic_base = nullptr;     ///< dynamic: [batch] base of each sequence, >= 1; may be null; backend memory
 
   MropeMode mrope = MropeMode::none;          ///< with any type: positions per axis (T, H, W)
   std::int32_t mrope_section[3] = {0, 0, 0};  ///< pairs of each axis; chunked: they sum to dim/2
@@ -80,9 +80,15 @@ struct RopeParams {
   const std::int32_t* mrope_delta = nullptr;         ///< [batch]
 };
 
-/// Precomputes what the kernels need; host only.
+/// Precomputes what the kernels need; host only. The same bits on every machine.
 /// @throws Error (invalid_argument) naming the field.
 core::RopeTable make_rope_table(const RopeParams& params, std::int32_t head_dim);
+
+/// Base of a sequence under dynamic NTK scaling: base * (factor * P/M - (factor - 1))^(dim / (dim - 2)) for a prompt of
+/// P tokens, if P exceeds the model's maximum M and factor > 1, else base.
+/// @throws Error (invalid_argument) naming the argument.
+double dynamic_rope_base(double base, double factor, std::int32_t dim, std::int32_t original_max_position,
+                         std::int32_t prompt_len);
 
 // ---- write and flatten
 // -------------------------------------------------------------------------------------------------------------

@@ -75,30 +75,30 @@ void check_context_parallel(std::string_view owner, const ContextParallel& cp) {
 }
 
 void check_rope_table(std::string_view owner, const core::RopeTable& r, std::int32_t head_dim) {
-  check_enum(owner, "rope.pairs", r.pairs);
-  check_enum(owner, "rope.mrope", r.mrope);
-  check_range(owner, "rope.dim", r.dim, 0, std::min(head_dim, 2 * core::kMaxRopePairs));
+  check_enum(owner, "pairs", r.pairs);
+  check_enum(owner, "mrope", r.mrope);
+  check_range(owner, "dim", r.dim, 0, std::min(head_dim, 2 * core::kMaxRopePairs));
   if (r.dim == 0) return;
-  check_multiple(owner, "rope.dim", r.dim, r.pairs == RopePairs::interleaved ? 8 : 16);
-  if (!std::isfinite(r.attention_factor)) reject(owner, "rope.attention_factor", r.attention_factor, "a finite number");
-  check_optional_pointer(owner, "rope.base", r.base, alignof(float));
+  check_multiple(owner, "dim", r.dim, r.pairs == RopePairs::interleaved ? 8 : 16);
+  if (!std::isfinite(r.attention_factor)) reject(owner, "attention_factor", r.attention_factor, "a finite number");
+  check_optional_pointer(owner, "base", r.base, alignof(float));
   if (r.mrope == MropeMode::none) return;
 
-  constexpr const char* kSection[3] = {"rope.mrope_section[0]", "rope.mrope_section[1]", "rope.mrope_section[2]"};
+  constexpr const char* kSection[3] = {"mrope_section[0]", "mrope_section[1]", "mrope_section[2]"};
   const std::int32_t pairs = r.dim / 2;
   for (int i = 0; i < 3; ++i) check_range(owner, kSection[i], r.mrope_section[i], 0, pairs);
   if (r.mrope == MropeMode::chunked) {
     const std::int32_t sum = r.mrope_section[0] + r.mrope_section[1] + r.mrope_section[2];
     if (sum != pairs) {
-      reject(owner, "rope.mrope_section", fmt::format("a sum of {}", sum), fmt::format("a sum of {}, dim / 2", pairs));
+      reject(owner, "mrope_section", fmt::format("a sum of {}", sum), fmt::format("a sum of {}, dim / 2", pairs));
     }
   }
   constexpr auto kAlign = alignof(std::int32_t);
-  check_optional_pointer(owner, "rope.mrope_length", r.mrope_length, kAlign);
-  check_optional_pointer(owner, "rope.mrope_delta", r.mrope_delta, kAlign);
+  check_optional_pointer(owner, "mrope_length", r.mrope_length, kAlign);
+  check_optional_pointer(owner, "mrope_delta", r.mrope_delta, kAlign);
   if (r.mrope_length != nullptr) {
-    check_pointer(owner, "rope.mrope_offsets", r.mrope_offsets, kAlign);
-    check_pointer(owner, "rope.mrope_position_ids", r.mrope_position_ids, kAlign);
+    check_pointer(owner, "mrope_offsets", r.mrope_offsets, kAlign);
+    check_pointer(owner, "mrope_position_ids", r.mrope_position_ids, kAlign);
   }
 }
 
@@ -106,7 +106,7 @@ void check_args(const WriteKvArgs& a, Backend backend) {
   constexpr const char* kOwner = "WriteKvArgs";
   check_cache(kOwner, a, backend);
   check_strides(kOwner, "strides", a.strides);
-  check_rope_table(kOwner, a.rope, a.layout.head_dim);
+  check_rope_table("WriteKvArgs.rope", a.rope, a.layout.head_dim);
   check_optional_pointer(kOwner, "k_bias", a.k_bias, kDataAlignment);
   if (!a.layout.shared_kv) check_optional_pointer(kOwner, "v_bias", a.v_bias, kDataAlignment);
   check_optional_pointer(kOwner, "readonly_blocks", a.readonly_blocks, alignof(std::int32_t));
@@ -122,7 +122,7 @@ void check_args(const FlattenKvArgs& a, Backend backend) {
   constexpr const char* kOwner = "FlattenKvArgs";
   check_cache(kOwner, a, backend);
   check_strides(kOwner, "strides", a.strides);
-  check_rope_table(kOwner, a.rope, a.layout.head_dim);
+  check_rope_table("FlattenKvArgs.rope", a.rope, a.layout.head_dim);
   if (backend == Backend::cuda) check_at_least(kOwner, "max_total_k", a.max_total_k, 0);
   if (a.batch == 0) return;
   check_cu(kOwner, "cu_k", a.cu_k);
@@ -183,7 +183,7 @@ void check_args(const ApplyRopeArgs& a, Backend backend) {
   check_strides(kOwner, "x_strides", a.x_strides);
   check_strides(kOwner, "y_strides", a.y_strides);
   check_optional_pointer(kOwner, "bias", a.bias, kDataAlignment);
-  check_rope_table(kOwner, a.rope, a.head_dim);
+  check_rope_table("ApplyRopeArgs.rope", a.rope, a.head_dim);
   if (backend == Backend::cuda) check_at_least(kOwner, "max_total_q", a.max_total_q, 0);
   if (a.batch == 0) return;
   check_cu(kOwner, "cu_q", a.cu_q);

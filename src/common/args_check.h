@@ -25,7 +25,7 @@ void check_args(const MergePartialsArgs& args, Backend backend);
 /// A context-parallel rank; fields are called `owner`.cp.rank and so on.
 void check_context_parallel(std::string_view owner, const ContextParallel& cp);
 
-/// A RopeTable against the head_dim it is used with; fields are called `owner`.rope.dim and so on.
+/// A RopeTable against the head_dim it is used with.
 void check_rope_table(std::string_view owner, const core::RopeTable& rope, std::int32_t head_dim);
 
 }  // namespace pagedkv::common
