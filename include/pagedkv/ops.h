@@ -67,7 +67,7 @@ struct RopeParams {
   double beta_slow = 1.0;                  ///< yarn, > 0 and at most beta_fast
   double low_freq_factor = 1.0;            ///< llama3
   double high_freq_factor = 4.0;           ///< llama3, above low_freq_factor
-  const float* dynamic_base = nullptr;     ///< dynamic: [batch] base of each sequence, >= 1; may be null; backend memory
+  const float* dynamic_base = nullptr;  ///< dynamic: [batch] base of each sequence, >= 1; may be null; backend memory
 
   MropeMode mrope = MropeMode::none;          ///< with any type: positions per axis (T, H, W)
   std::int32_t mrope_section[3] = {0, 0, 0};  ///< pairs of each axis; chunked: they sum to dim/2
