@@ -1,0 +1,109 @@
+#include "pagedkv/block_pool.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "common/check.h"
+#include "common/layout_check.h"
+#include "pagedkv/error.h"
+
+namespace pagedkv {
+namespace {
+
+constexpr std::align_val_t kHostAlignment{64};
+constexpr std::int64_t kMostBlocks = std::numeric_limits<std::int32_t>::max();
+
+std::int32_t count_blocks(const BlockLayout& layout, std::size_t slab_bytes) {
+  common::check_layout("BlockPool.layout", layout);
+  const std::size_t blocks = slab_bytes / static_cast<std::size_t>(layout.block_bytes);
+  if (blocks < 1 || blocks > static_cast<std::size_t>(kMostBlocks)) {
+    common::reject("BlockPool", "slab_bytes", slab_bytes,
+                   fmt::format("memory for 1 .. {} blocks of {} bytes", kMostBlocks, layout.block_bytes));
+  }
+  return static_cast<std::int32_t>(blocks);
+}
+
+void* allocate_host(const BlockLayout& layout, std::int32_t blocks) {
+  common::check_layout("BlockPool.layout", layout);
+  common::check_range("BlockPool", "blocks", blocks, 1,
+                      std::min(kMostBlocks, std::numeric_limits<std::int64_t>::max() / layout.block_bytes));
+  return ::operator new(static_cast<std::size_t>(blocks * layout.block_bytes), kHostAlignment);
+}
+
+[[noreturn]] void reject_free(BlockId id) {
+  throw Error(ErrorCode::invalid_state, "BlockPool: block", fmt::format("{}, which is free", to_index(id)),
+              "a block that is in use");
+}
+
+}  // namespace
+
+void BlockPool::FreeHost::operator()(void* p) const noexcept {
+  ::operator delete(p, kHostAlignment);
+}
+
+BlockPool::BlockPool(const BlockLayout& layout, void* slab, std::size_t slab_bytes)
+    : BlockPool(layout, std::unique_ptr<void, FreeHost>(), count_blocks(layout, slab_bytes)) {
+  common::check_pointer("BlockPool", "slab", slab, 16);
+  slab_ = static_cast<char*>(slab);
+}
+
+BlockPool::BlockPool(const BlockLayout& layout, std::int32_t blocks)
+    : BlockPool(layout, std::unique_ptr<void, FreeHost>(allocate_host(layout, blocks)), blocks) {}
+
+BlockPool::BlockPool(const BlockLayout& layout, std::unique_ptr<void, FreeHost> owned, std::int32_t blocks)
+    : layout_(layout), owned_(std::move(owned)), slab_(static_cast<char*>(owned_.get())) {
+  references_.resize(static_cast<std::size_t>(blocks));
+  free_.resize(static_cast<std::size_t>(blocks));
+  for (std::int32_t i = 0; i < blocks; ++i) free_[static_cast<std::size_t>(i)] = BlockId{blocks - 1 - i};
+}
+
+std::size_t BlockPool::checked(BlockId id) const {
+  if (to_index(id) < 0 || to_index(id) >= blocks()) {
+    throw Error(ErrorCode::invalid_argument, "BlockPool: block", fmt::format("{}", to_index(id)),
+                fmt::format("0 .. {}", blocks() - 1));
+  }
+  return static_cast<std::size_t>(to_index(id));
+}
+
+std::optional<BlockId> BlockPool::allocate() {
+  BlockId id{};
+  if (!allocate(std::span(&id, 1))) return std::nullopt;
+  return id;
+}
+
+bool BlockPool::allocate(std::span<BlockId> out) {
+  if (out.size() > free_.size()) return false;
+  for (BlockId& id : out) {
+    id = free_.back();
+    free_.pop_back();
+    references_[static_cast<std::size_t>(to_index(id))] = 1;
+  }
+  return true;
+}
+
+void BlockPool::retain(BlockId id) {
+  std::int64_t& references = references_[checked(id)];
+  if (references == 0) reject_free(id);
+  ++references;
+}
+
+void BlockPool::release(BlockId id) {
+  std::int64_t& references = references_[checked(id)];
+  if (references == 0) reject_free(id);
+  // The capacity for all blocks is there since construction, so this cannot fail.
+  if (--references == 0) free_.push_back(id);
+}
+
+std::int64_t BlockPool::references(BlockId id) const {
+  return references_[checked(id)];
+}
+
+char* BlockPool::address(BlockId id) const {
+  return slab_ + static_cast<std::int64_t>(checked(id)) * layout_.block_bytes;
+}
+
+}  // namespace pagedkv
