@@ -29,4 +29,8 @@ std::vector<CheckResult> check_arithmetic(CheckInputs inputs = CheckInputs::samp
 /// Hashes of the byte offsets of a list of configurations.
 std::vector<CheckResult> check_layouts();
 
+/// Hashes of the blocks that cpu::write_kv() writes and of the rows that cpu::flatten_kv() reads back, on the SIMD
+/// target in use: every T and format, both RoPE pair styles, ordinary and degenerate rows.
+std::vector<CheckResult> check_cpu_cache_bytes();
+
 }  // namespace pagedkv
