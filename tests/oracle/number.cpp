@@ -1,5 +1,6 @@
 #include "oracle/number.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>

@@ -77,9 +77,9 @@ void rotate(const Rope& r, std::array<long long, 3> position, std::vector<double
   for (int i = 0; i < r.dim / 2; ++i) {
     const auto first = static_cast<std::size_t>(r.half_split ? i : 2 * i);
     const auto second = static_cast<std::size_t>(r.half_split ? i + r.dim / 2 : 2 * i + 1);
-    const auto at = static_cast<long double>(position[static_cast<std::size_t>(axis_of(r, i))]);
-    const long double c = std::cos(at * frequency(r, i)) * magnitude(r);
-    const long double s = std::sin(at * frequency(r, i)) * magnitude(r);
+    const long double angle = position[static_cast<std::size_t>(axis_of(r, i))] * frequency(r, i);
+    const long double c = std::cos(angle) * magnitude(r);
+    const long double s = std::sin(angle) * magnitude(r);
     const long double x0 = row[first];
     const long double x1 = row[second];
     row[first] = static_cast<double>(c * x0 - s * x1);
