@@ -116,17 +116,17 @@ constexpr KvFormat kInt4 = {KvType::int4, KvType::int4};
 constexpr KvFormat kInt8Int4 = {KvType::int8, KvType::int4};
 
 constexpr CacheCase kCacheCases[] = {
-    {DType::f32, kSame, RopeType::standard, RopePairs::interleaved, 128, 0x0000000000000000u},
-    {DType::f32, kInt8, RopeType::standard, RopePairs::half_split, 64, 0x0000000000000000u},
-    {DType::f32, kInt4, RopeType::none, RopePairs::interleaved, 96, 0x0000000000000000u},
-    {DType::f16, kSame, RopeType::none, RopePairs::interleaved, 64, 0x0000000000000000u},
-    {DType::f16, kInt8, RopeType::standard, RopePairs::interleaved, 128, 0x0000000000000000u},
-    {DType::f16, kInt4, RopeType::standard, RopePairs::half_split, 128, 0x0000000000000000u},
-    {DType::f16, kInt8Int4, RopeType::standard, RopePairs::interleaved, 192, 0x0000000000000000u},
-    {DType::bf16, kSame, RopeType::standard, RopePairs::half_split, 256, 0x0000000000000000u},
-    {DType::bf16, kInt8, RopeType::standard, RopePairs::half_split, 96, 0x0000000000000000u},
-    {DType::bf16, kInt4, RopeType::standard, RopePairs::interleaved, 64, 0x0000000000000000u},
-    {DType::bf16, kInt8Int4, RopeType::none, RopePairs::interleaved, 128, 0x0000000000000000u},
+    {DType::f32, kSame, RopeType::standard, RopePairs::interleaved, 128, 0xd70d9b74f6ed103eu},
+    {DType::f32, kInt8, RopeType::standard, RopePairs::half_split, 64, 0x31389d422d50ccbdu},
+    {DType::f32, kInt4, RopeType::none, RopePairs::interleaved, 96, 0xcffa262bc4614f7fu},
+    {DType::f16, kSame, RopeType::none, RopePairs::interleaved, 64, 0x7399aff91d64a5a4u},
+    {DType::f16, kInt8, RopeType::standard, RopePairs::interleaved, 128, 0xc63e048cd08a0c05u},
+    {DType::f16, kInt4, RopeType::standard, RopePairs::half_split, 128, 0xf3ea5c8e05ae786au},
+    {DType::f16, kInt8Int4, RopeType::standard, RopePairs::interleaved, 192, 0xad0647355490ac6bu},
+    {DType::bf16, kSame, RopeType::standard, RopePairs::half_split, 256, 0xefb8b8646c13b8bbu},
+    {DType::bf16, kInt8, RopeType::standard, RopePairs::half_split, 96, 0xd1d5aef73d8972deu},
+    {DType::bf16, kInt4, RopeType::standard, RopePairs::interleaved, 64, 0xd723ec32965e7f3du},
+    {DType::bf16, kInt8Int4, RopeType::none, RopePairs::interleaved, 128, 0x8990e5327a5860c4u},
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "pagedkv/core/check_tables.h"
+#include "pagedkv/cpu.h"
 
 namespace pagedkv {
 namespace {
@@ -20,6 +21,17 @@ TEST(SelfCheck, ArithmeticHashesHold) {
 
 TEST(SelfCheck, LayoutHashesHold) {
   expect_all_ok(check_layouts());
+}
+
+// On every SIMD target of this machine.
+TEST(SelfCheck, CacheBytesHold) {
+  const std::string in_use(cpu::target());
+  for (const std::string_view target : cpu::targets()) {
+    cpu::set_target(target);
+    SCOPED_TRACE(target);
+    expect_all_ok(check_cpu_cache_bytes());
+  }
+  cpu::set_target(in_use);
 }
 
 TEST(SelfCheck, ThreadsDoNotMatter) {
