@@ -1,0 +1,146 @@
+// Queries in, results out. Included once per SIMD target.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/attention/problem.h"
+#include "cpu/attention/workspace.h"
+#include "hwy/highway.h"
+#include "pagedkv/core/half.h"
+
+#if defined(PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_
+#undef PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_
+#else
+#define PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_
+#endif
+
+#include "cpu/attention/simd-inl.h"
+#include "cpu/attention/softmax-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace pagedkv::cpu::attention {
+namespace HWY_NAMESPACE {
+
+/// Element of its group of kInt4Group that load_int4() puts at `place`.
+HWY_INLINE std::size_t int4_order(std::size_t place) {
+  const std::size_t nibble = place / 2;
+  const std::size_t in_word = nibble < 4 ? 2 * nibble : 2 * nibble - 7;
+  return 8 * (place % 2) + in_word;
+}
+
+/// Index of element 0 of row (sequence b, token i, query head).
+HWY_INLINE std::int64_t row_offset(const TokenStrides& s, const std::int32_t* cu, std::int32_t b, std::int32_t i,
+                                   std::int32_t head) {
+  return s.batch * b + s.start * cu[b] + s.token * i + s.head * head;
+}
+
+template <Stored T>
+HWY_INLINE void load_query(const Problem& p, const char* from, float* q, float* q_sum) {
+  const DF df;
+  const VF scale = hn::Set(df, p.q_scale);
+  VF total = hn::Zero(df);
+  for (std::size_t c = 0; c < static_cast<std::size_t>(p.head_dim) / kLanes; ++c) {
+    const VF x = hn::Mul(load<T>(from, c), scale);
+    total = hn::Add(total, x);
+    hn::Store(x, df, q + c * kLanes);
+  }
+  *q_sum = sum(total);
+  if (p.k == Stored::int4) {
+    float group[kInt4Group];
+    for (float* g = q; g < q + p.head_dim; g += kInt4Group) {
+      std::copy_n(g, kInt4Group, group);
+      for (std::size_t i = 0; i < kInt4Group; ++i) g[i] = group[int4_order(i)];
+    }
+  }
+}
+
+/// The item's rows of q as float32, scaled, in the order of K's elements.
+HWY_INLINE void load_queries(const Problem& p, const Item& item, const Scratch& s) {
+  const AttentionArgs& a = *p.args;
+  const std::int64_t bytes = dtype_bytes(a.layout.dtype);
+  for (std::int32_t r = 0; r < item.rows(); ++r) {
+    const std::int32_t head = item.kv_head * p.group + item.head + r % item.heads;
+    const std::int64_t offset = row_offset(a.q_strides, a.cu_q, item.batch, item.token + r / item.heads, head);
+    const char* from = static_cast<const char*>(a.q) + offset * bytes;
+    float* q = s.q + std::ptrdiff_t{r} * p.head_dim;
+    switch (p.q) {
+      case Stored::f32:
+        load_query<Stored::f32>(p, from, q, s.q_sum + r);
+        break;
+      case Stored::f16:
+        load_query<Stored::f16>(p, from, q, s.q_sum + r);
+        break;
+      default:
+        load_query<Stored::bf16>(p, from, q, s.q_sum + r);
+        break;
+    }
+  }
+}
+
+/// Adds the sink to row r's totals: a key with a score but without a value.
+HWY_INLINE void add_sink(const Problem& p, const Scratch& s, std::int32_t r, float sink) {
+  const float score = sink * 1.44269504F;  // log2(e)
+  const float new_max = std::max(s.total_max[r], score);
+  if (new_max == kMinusInfinity) return;
+  const float keep = exp2_nonpositive(s.total_max[r] - new_max);
+  s.total_max[r] = new_max;
+  s.total_sum[r] = s.total_sum[r] * keep + exp2_nonpositive(score - new_max);
+  if (keep != 1.0F) multiply(s.total_o + std::ptrdiff_t{r} * p.v_dim, static_cast<std::size_t>(p.v_dim), keep);
+}
+
+/// o[place of i] = x[i] as T; x is in the order of V's elements.
+template <class T>
+HWY_INLINE void store_row(const Problem& p, const float* x, T* o) {
+  if (p.v == Stored::int4) {
+    for (std::size_t g = 0; g < static_cast<std::size_t>(p.v_dim); g += kInt4Group) {
+      for (std::size_t i = 0; i < kInt4Group; ++i) o[g + int4_order(i)] = core::from_float<T>(x[g + i]);
+    }
+  } else {
+    for (std::int32_t i = 0; i < p.v_dim; ++i) o[i] = core::from_float<T>(x[i]);
+  }
+}
+
+/// Normalised o and, if asked for, lse of the item's rows, from their totals.
+HWY_INLINE void store_outputs(const Problem& p, const Item& item, const Scratch& s) {
+  const AttentionArgs& a = *p.args;
+  const DF df;
+  for (std::int32_t r = 0; r < item.rows(); ++r) {
+    const std::int32_t token = item.token + r / item.heads;
+    const std::int32_t head = item.kv_head * p.group + item.head + r % item.heads;
+    if (p.sinks) add_sink(p, s, r, a.sinks[head]);
+    const float max = s.total_max[r];
+    const float total = s.total_sum[r];
+    const bool nothing = max == kMinusInfinity && total == 0.0F;
+    float* x = s.total_o + std::ptrdiff_t{r} * p.v_dim;
+    if (!nothing) {
+      const VF divisor = hn::Set(df, total);
+      for (std::size_t i = 0; i < static_cast<std::size_t>(p.v_dim); i += kLanes) {
+        // The sign of a zero may depend on tokens of weight 0; adding +0 removes it.
+        hn::Store(hn::Add(hn::Div(hn::Load(df, x + i), divisor), hn::Zero(df)), df, x + i);
+      }
+    }
+    const std::int64_t offset = row_offset(a.o_strides, a.cu_q, item.batch, token, head);
+    if (a.o_is_f32 || a.layout.dtype == DType::f32) {
+      store_row(p, x, static_cast<float*>(a.o) + offset);
+    } else if (a.layout.dtype == DType::f16) {
+      store_row(p, x, static_cast<half_t*>(a.o) + offset);
+    } else {
+      store_row(p, x, static_cast<bfloat16_t*>(a.o) + offset);
+    }
+    if (a.lse != nullptr) {
+      constexpr double kLn2 = 0.69314718055994531;
+      const double lse = static_cast<double>(max) * kLn2 + std::log(static_cast<double>(total));
+      a.lse[(std::int64_t{a.cu_q[item.batch]} + token) * a.q_heads + head] =
+          nothing ? kMinusInfinity : core::from_float<float>(static_cast<float>(lse));
+    }
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace pagedkv::cpu::attention
+HWY_AFTER_NAMESPACE();
+
+#endif  // PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_
