@@ -65,8 +65,6 @@ struct RowKernels {
 
 extern const RowKernels kScalarRows;
 
-inline const RowKernels& row_kernels(Target) {
-  return kScalarRows;
-}
+const RowKernels& row_kernels(Target target);
 
 }  // namespace pagedkv::cpu
