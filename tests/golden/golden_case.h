@@ -1,0 +1,69 @@
+#pragma once
+// The recorded cases in data/ (see data/README.md).
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pagedkv/ops.h"
+#include "support/npy.h"
+
+namespace golden {
+
+/// One cache case of the manifest.
+struct CacheCase {
+  std::string name;
+  pagedkv::BlockLayout layout;
+  std::int32_t layer = 0;
+  std::vector<std::int32_t> q_len;
+  std::vector<std::int32_t> history;
+  std::vector<std::int32_t> cu_block;
+  std::vector<std::int32_t> readonly_blocks;  ///< empty: none
+  pagedkv::ContextParallel cp;
+  pagedkv::RopeParams rope;
+  bool has_flat = false;
+  bool degenerate = false;  ///< inputs with constant, tiny, huge, infinite and NaN rows
+  std::string inputs;       ///< stem of the input files
+  bool has_bias = false;
+
+  std::int32_t batch() const { return static_cast<std::int32_t>(q_len.size()); }
+  std::vector<std::int32_t> k_len() const;
+  support::NpyArray file(const std::string& suffix) const;   ///< <name>_r<rank>_<suffix>.npy
+  support::NpyArray input(const std::string& suffix) const;  ///< <inputs>_<suffix>.npy
+};
+
+/// All of them, in the manifest's order.
+std::vector<CacheCase> cache_cases();
+
+/// Cumulative sums, starting with 0.
+std::vector<std::int32_t> cumulative(const std::vector<std::int32_t>& lengths);
+
+constexpr char kPoison = '\xCD';
+
+/// A cache of the case's shape: its blocks in a slab, in shuffled order, every byte poison at first.
+class Cache {
+ public:
+  explicit Cache(const CacheCase& c);
+
+  pagedkv::BlockTable table() const;
+  char* layer_of_block(std::int32_t logical) const;
+  /// Layer `layer` of all logical blocks in order, as the recorded arrays have them.
+  std::vector<char> layer_bytes() const;
+  void set_layer_bytes(const std::vector<char>& bytes);
+  /// True if no byte outside the case's layer has changed.
+  bool other_layers_untouched() const;
+
+ private:
+  const CacheCase& case_;
+  std::vector<char> memory_;
+  char* slab_;
+  std::vector<std::int32_t> index_;
+};
+
+/// Writes the history (no bias, no RoPE), then the new tokens, as the recording did.
+void write_case(const CacheCase& c, const Cache& cache);
+
+/// Flattens into [kv_head][2][sum k_len][head_dim], poisoned first.
+std::vector<char> flatten_case(const CacheCase& c, const Cache& cache);
+
+}  // namespace golden
