@@ -19,6 +19,7 @@ constexpr const char* kOwner = "RopeParams";
 constexpr double kTwoPi = 6.283185307179586;
 constexpr double kLn2 = 0.69314718055994531;
 constexpr double kLargest = 1e30;  // far beyond any model, and no product below can overflow
+constexpr double kSmallest = 1e-30;
 
 void check_number(const char* field, double value, double lowest, double highest) {
   if (!(value >= lowest && value <= highest)) {
@@ -33,7 +34,7 @@ void check_params(const RopeParams& p) {
   if (p.type != RopeType::dynamic && p.dynamic_base != nullptr) {
     common::reject(kOwner, "dynamic_base", p.dynamic_base, "null unless type is dynamic");
   }
-  if (p.type == RopeType::linear) check_number("factor", p.factor, 1.0 / kLargest, kLargest);
+  if (p.type == RopeType::linear) check_number("factor", p.factor, kSmallest, kLargest);
   if (p.type == RopeType::yarn || p.type == RopeType::llama3) {
     check_number("factor", p.factor, 1.0, kLargest);
     common::check_at_least(kOwner, "original_max_position", p.original_max_position, 1);
@@ -41,7 +42,7 @@ void check_params(const RopeParams& p) {
   if (p.type == RopeType::yarn) {
     check_number("base", p.base, 1.0 + 1e-6, kLargest);  // its logarithm is a divisor
     check_number("attention_factor", p.attention_factor, 0.0, kLargest);
-    check_number("beta_slow", p.beta_slow, 1.0 / kLargest, kLargest);
+    check_number("beta_slow", p.beta_slow, kSmallest, kLargest);
     check_number("beta_fast", p.beta_fast, p.beta_slow, kLargest);
   }
   if (p.type == RopeType::llama3) {
