@@ -91,4 +91,12 @@ inline void expect_errors(const Table& table) {
   }
 }
 
+/// The fixture as it is works and writes.
+template <class Fixture>
+void expect_good() {
+  Fixture good;
+  EXPECT_NO_THROW(good.run());
+  EXPECT_NE(good.why_touched(), "");
+}
+
 }  // namespace bad_arguments

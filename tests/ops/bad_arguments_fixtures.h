@@ -36,6 +36,7 @@ struct Sequences {
   std::vector<std::int32_t> rope_offsets = {0, 3};
   std::vector<std::int32_t> rope_lengths = {2, 1};
   std::vector<std::int32_t> rope_delta = {0, 1};
+  pagedkv::cpu::Exec exec{1};
 
   Sequences() = default;
   Sequences(const Sequences&) = delete;
@@ -109,7 +110,7 @@ struct WriteFixture : CacheFixture<pagedkv::WriteKvArgs> {
     args.rope = rope_table();
     args.readonly_blocks = readonly.data();
   }
-  void run() { pagedkv::cpu::write_kv(args, {1}); }
+  void run() { pagedkv::cpu::write_kv(args, exec); }
   std::string why_touched() const { return slab.why_touched(); }
 };
 
@@ -124,7 +125,7 @@ struct FlattenFixture : CacheFixture<pagedkv::FlattenKvArgs> {
     args.strides = pagedkv::packed_strides(kHeads, kDim);
     args.rope = rope_table();
   }
-  void run() { pagedkv::cpu::flatten_kv(args, {1}); }
+  void run() { pagedkv::cpu::flatten_kv(args, exec); }
   std::string why_touched() const { return k.memory().why_touched() + v.memory().why_touched(); }
 };
 
@@ -148,8 +149,82 @@ struct ApplyRopeFixture : Sequences {
     args.bias = bias.at(0);
     args.rope = rope_table();
   }
-  void run() { pagedkv::cpu::apply_rope(args, {1}); }
+  void run() { pagedkv::cpu::apply_rope(args, exec); }
   std::string why_touched() const { return y.memory().why_touched(); }
+};
+
+inline constexpr int kQHeads = 4;
+
+/// decode() or prefill() of the new tokens.
+template <bool Decode>
+struct AttentionFixture : CacheFixture<pagedkv::AttentionArgs> {
+  support::Tensor q{oracle::Type::f16, std::vector<double>(kNewTokens* kQHeads* kDim, 1.0)};
+  support::Tensor o{oracle::Type::f16, kNewTokens* kQHeads* kDim};
+  support::Tensor lse{oracle::Type::f32, kNewTokens* kQHeads};
+  std::vector<float> sinks = std::vector<float>(kQHeads, 0.0F);
+  std::vector<char> memory;
+  pagedkv::Workspace workspace;
+
+  AttentionFixture() {
+    args.cu_q = cu_q.data();
+    args.max_total_q = kNewTokens;
+    args.max_q_len = 3;
+    args.max_k_len = 10;
+    args.q_heads = kQHeads;
+    args.q = q.at(0);
+    args.q_strides = pagedkv::packed_strides(kQHeads, kDim);
+    args.o = o.at(0);
+    args.o_strides = args.q_strides;
+    args.lse = reinterpret_cast<float*>(lse.at(0));
+    args.sinks = sinks.data();
+    const std::size_t bytes =
+        Decode ? pagedkv::cpu::decode_workspace_bytes(args, exec) : pagedkv::cpu::prefill_workspace_bytes(args, exec);
+    memory.resize(bytes + kAlignment);
+    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+    workspace = {memory.data() + (kAlignment - address % kAlignment), bytes};
+  }
+  /// A layout whose rows are key and value.
+  void use_shared_rows() {
+    pagedkv::CacheConfig c = small_config();
+    c.format = {pagedkv::KvType::int8, pagedkv::KvType::int8};
+    c.shared_kv = true;
+    args.layout = make_layout(c);
+  }
+  void run() {
+    if (Decode) {
+      pagedkv::cpu::decode(args, workspace, exec);
+    } else {
+      pagedkv::cpu::prefill(args, workspace, exec);
+    }
+  }
+  std::string why_touched() const { return o.memory().why_touched() + lse.memory().why_touched(); }
+
+ private:
+  static constexpr std::size_t kAlignment = 256;
+};
+
+struct MergeFixture {
+  static constexpr int kParts = 2;
+  static constexpr int kRows = 3;
+  support::Tensor o_parts{oracle::Type::f32, std::vector<double>(kParts* kRows* kDim, 1.0)};
+  support::Tensor lse_parts{oracle::Type::f32, std::vector<double>(kParts* kRows, 0.0)};
+  support::Tensor o{oracle::Type::f16, kRows* kDim};
+  support::Tensor lse{oracle::Type::f32, kRows};
+  pagedkv::MergePartialsArgs args;
+  pagedkv::cpu::Exec exec{1};
+
+  MergeFixture() {
+    args.parts = kParts;
+    args.rows = kRows;
+    args.dim = kDim;
+    args.dtype = pagedkv::DType::f16;
+    args.o_parts = reinterpret_cast<const float*>(o_parts.at(0));
+    args.lse_parts = reinterpret_cast<const float*>(lse_parts.at(0));
+    args.o = o.at(0);
+    args.lse = reinterpret_cast<float*>(lse.at(0));
+  }
+  void run() { pagedkv::cpu::merge_partials(args, exec); }
+  std::string why_touched() const { return o.memory().why_touched() + lse.memory().why_touched(); }
 };
 
 }  // namespace bad_arguments
