@@ -12,6 +12,10 @@
 
 namespace pagedkv {
 
+/// Tokens of a sequence of `length` that a context-parallel rank owns, and so holds in its cache.
+/// @throws Error (invalid_argument) naming the field of cp, or a negative length
+std::int32_t local_tokens(const ContextParallel& cp, std::int32_t length);
+
 /// A block whose first `tokens` tokens must reach another block, in all layers.
 struct BlockCopy {
   BlockId from;
@@ -22,7 +26,7 @@ struct BlockCopy {
 /// The blocks of one sequence on one context-parallel rank. Several sequences may share blocks; a shared block is never
 /// handed out for writing: the first sequence that would write into it gets a block of its own (copy on write).
 ///
-/// All counts are tokens that this rank owns. With context parallelism that is core::Ownership(cp).count(length).
+/// All counts are tokens that this rank owns; see local_tokens().
 ///
 /// Not thread safe, and neither are two sequences of the same pool. Destruction releases the blocks.
 class SequenceBlocks {

@@ -6,10 +6,17 @@
 #include <limits>
 #include <utility>
 
+#include "common/args_check.h"
 #include "common/check.h"
 #include "pagedkv/error.h"
 
 namespace pagedkv {
+
+std::int32_t local_tokens(const ContextParallel& cp, std::int32_t length) {
+  common::check_context_parallel("local_tokens", cp);
+  common::check_at_least("local_tokens", "length", length, 0);
+  return core::Ownership(cp).count(length);
+}
 
 SequenceBlocks::SequenceBlocks(BlockPool& pool) noexcept : pool_(&pool) {}
 

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "oracle/context_parallel.h"
 #include "pagedkv/block_table.h"
 #include "pagedkv/cache_config.h"
 
@@ -47,6 +48,19 @@ TEST(BatchTable, HoldsTheBlocksOfEachSequence) {
   EXPECT_EQ(by_pointer.indices, nullptr);
   EXPECT_EQ(by_pointer.slab, nullptr);
   EXPECT_EQ(by_pointer.cu_blocks, t.cu_blocks.data());
+}
+
+TEST(LocalTokens, AreDealtInTurn) {
+  for (const int size : {1, 2, 3, 8}) {
+    for (const int interleave : {1, 4, 16}) {
+      for (int rank = 0; rank < size; ++rank) {
+        for (const int length : {0, 1, 3, 4, 5, 16, 63, 64, 65, 200}) {
+          EXPECT_EQ(pagedkv::local_tokens({rank, size, interleave}, length),
+                    static_cast<int>(oracle::owned_positions(rank, size, interleave, length).size()));
+        }
+      }
+    }
+  }
 }
 
 TEST(BatchTable, EmptyBatchAndEmptySequencesHaveViews) {

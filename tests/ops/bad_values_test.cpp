@@ -244,6 +244,16 @@ TEST(BadArguments, SequencesAndTables) {
   EXPECT_EQ(pool.free_blocks(), 2);
 }
 
+TEST(BadArguments, LocalTokens) {
+  expect_errors({
+      bad_call("local_tokens.cp.size", "0", "1 .. 65536", [] { pagedkv::local_tokens({.size = 0}, 5); }),
+      bad_call("local_tokens.cp.rank", "1", "0 .. 0", [] { pagedkv::local_tokens({.rank = 1}, 5); }),
+      bad_call("local_tokens.cp.interleave", "0", "1 .. 1073741824",
+               [] { pagedkv::local_tokens({.interleave = 0}, 5); }),
+      bad_call("local_tokens.length", "-1", "at least 0", [] { pagedkv::local_tokens({}, -1); }),
+  });
+}
+
 TEST(BadArguments, SimdTarget) {
   const std::string before(pagedkv::cpu::target());
   EXPECT_THROW(pagedkv::cpu::set_target("abacus"), pagedkv::Error);
