@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ struct Shape {
   const char* name;
   int head_dim;
   bool shared_kv;
+  friend std::ostream& operator<<(std::ostream& os, const Shape& s) { return os << s.name; }
 };
 
 class HeadDims : public testing::TestWithParam<Shape> {};

@@ -349,8 +349,10 @@ std::string Cache::why_flatten_wrong(const FlattenKv& flatten_kv, RowOrder order
   args.batch = c.batch();
   args.cu_k = cu_k.data();
   args.max_total_k = total;
+  // Values of shared rows may be left out.
+  const bool values = !c.config.shared_kv || order == RowOrder::packed;
   args.k = output.at(rows.k_first);
-  args.v = c.config.shared_kv ? nullptr : output.at(rows.v_first);
+  args.v = values ? output.at(rows.v_first) : nullptr;
   args.strides = rows.strides;
   if (rope) args.rope = rope_arrays.table;
   args.cp = c.cp;
@@ -364,7 +366,7 @@ std::string Cache::why_flatten_wrong(const FlattenKv& flatten_kv, RowOrder order
       for (int head = 0; head < heads; ++head) {
         for (const oracle::Side side : kSides) {
           const bool key = side == oracle::Side::key;
-          if (!key && c.config.shared_kv) continue;
+          if (!key && !values) continue;
           const std::int64_t first = key ? rows.k(b, start, local, head) : rows.v(b, start, local, head);
           const std::string why = why_flat_row_wrong(output, first, rope && key, b, head, side, local);
           if (!why.empty()) return place(b, head, side, local) + why;
