@@ -18,11 +18,11 @@
 namespace pagedkv {
 
 // ---- block tables
-// ------------------------------------------------------------------------------------------------------------------
 
 /// Block table of a batch: which physical block holds each logical block of each sequence. Exactly one of `pointers`
 /// and `indices` is set. Logical block j of sequence b is entry (cu_blocks ? cu_blocks[b] : b * row_stride) + j, and
-/// holds the local tokens [j*block_len, (j+1)*block_len) of this context-parallel rank.
+/// holds the local tokens [j*block_len, (j+1)*block_len) of this context-parallel rank. Sequences may share blocks, but
+/// no two may write the same row in one call.
 struct BlockTable {
   char* const* pointers = nullptr;  ///< [entries] block addresses, 16-byte aligned; the array lies in backend memory
   const std::int32_t* indices = nullptr;  ///< [entries] block numbers in the slab; backend memory
@@ -50,7 +50,6 @@ constexpr TokenStrides packed_strides(std::int64_t heads, std::int64_t dim) {
 }
 
 // ---- RoPE
-// --------------------------------------------------------------------------------------------------------------------------
 
 enum class RopeType : std::uint8_t { none, standard, linear, dynamic, yarn, llama3 };
 
@@ -91,7 +90,6 @@ double dynamic_rope_base(double base, double factor, std::int32_t dim, std::int3
                          std::int32_t prompt_len);
 
 // ---- write and flatten
-// -------------------------------------------------------------------------------------------------------------
 
 /// New keys and values into the cache: load, + bias, RoPE (keys), statistics, quantise, store; float32 in between.
 struct WriteKvArgs {
@@ -134,7 +132,6 @@ struct FlattenKvArgs {
 };
 
 // ---- attention
-// ---------------------------------------------------------------------------------------------------------------------
 
 /// Attention of new tokens over the cache, which already holds them (call write_kv first). Both decode and prefill use
 /// it.
