@@ -1,5 +1,6 @@
 // Queries in, results out. Included once per SIMD target.
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -90,22 +91,50 @@ HWY_INLINE void add_sink(const Problem& p, const Scratch& s, std::int32_t r, flo
   if (keep != 1.0F) multiply(s.total_o + std::ptrdiff_t{r} * p.v_dim, static_cast<std::size_t>(p.v_dim), keep);
 }
 
-/// o[place of i] = x[i] as T; x is in the order of V's elements.
+/// x as T. NaN becomes the one that core::from_float() gives.
+HWY_INLINE void store(VF x, float* to) {
+  hn::StoreU(x, DF(), to);
+}
+HWY_INLINE void store(VF x, half_t* to) {
+#if HWY_TARGET <= HWY_AVX2  // has F16C, as has every better target
+  const hn::Rebind<hwy::float16_t, DF> dh;
+  hn::StoreU(hn::DemoteTo(dh, x), dh, reinterpret_cast<hwy::float16_t*>(to));
+#else
+  alignas(64) float lanes[kLanes];
+  hn::Store(x, DF(), lanes);
+  for (std::size_t i = 0; i < kLanes; ++i) to[i] = core::from_float<half_t>(lanes[i]);
+#endif
+}
+HWY_INLINE void store(VF x, bfloat16_t* to) {
+  alignas(64) float lanes[kLanes];
+  hn::Store(x, DF(), lanes);
+  for (std::size_t i = 0; i < kLanes; ++i) to[i] = core::from_float<bfloat16_t>(lanes[i]);
+}
+
+/// Row r's totals, divided by `divisor`, into o as T. Element order is V's in x and natural in o.
 template <class T>
-HWY_INLINE void store_row(const Problem& p, const float* x, T* o) {
-  if (p.v == Stored::int4) {
-    for (std::size_t g = 0; g < static_cast<std::size_t>(p.v_dim); g += kInt4Group) {
-      for (std::size_t i = 0; i < kInt4Group; ++i) o[g + int4_order(i)] = core::from_float<T>(x[g + i]);
-    }
-  } else {
-    for (std::int32_t i = 0; i < p.v_dim; ++i) o[i] = core::from_float<T>(x[i]);
+HWY_INLINE void store_row(const Problem& p, float* x, float divisor, T* o) {
+  const DF df;
+  const VF all = hn::Set(df, divisor);
+  const VF nan = hn::BitCast(df, hn::Set(DU(), 0x7fffffffu));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(p.v_dim); i += kLanes) {
+    // The sign of a zero may depend on tokens of weight 0; adding +0 removes it.
+    const VF y = hn::Add(hn::Div(hn::Load(df, x + i), all), hn::Zero(df));
+    hn::Store(hn::IfThenElse(hn::Eq(y, y), y, nan), df, x + i);
   }
+  if (p.v == Stored::int4) {
+    float group[kInt4Group];
+    for (float* g = x; g < x + p.v_dim; g += kInt4Group) {
+      std::copy_n(g, kInt4Group, group);
+      for (std::size_t i = 0; i < kInt4Group; ++i) g[int4_order(i)] = group[i];
+    }
+  }
+  for (std::size_t i = 0; i < static_cast<std::size_t>(p.v_dim); i += kLanes) store(hn::Load(df, x + i), o + i);
 }
 
 /// Normalised o and, if asked for, lse of the item's rows, from their totals.
 HWY_INLINE void store_outputs(const Problem& p, const Item& item, const Scratch& s) {
   const AttentionArgs& a = *p.args;
-  const DF df;
   for (std::int32_t r = 0; r < item.rows(); ++r) {
     const std::int32_t token = item.token + r / item.heads;
     const std::int32_t head = item.kv_head * p.group + item.head + r % item.heads;
@@ -113,21 +142,15 @@ HWY_INLINE void store_outputs(const Problem& p, const Item& item, const Scratch&
     const float max = s.total_max[r];
     const float total = s.total_sum[r];
     const bool nothing = max == kMinusInfinity && total == 0.0F;
+    const float divisor = nothing ? 1.0F : total;
     float* x = s.total_o + std::ptrdiff_t{r} * p.v_dim;
-    if (!nothing) {
-      const VF divisor = hn::Set(df, total);
-      for (std::size_t i = 0; i < static_cast<std::size_t>(p.v_dim); i += kLanes) {
-        // The sign of a zero may depend on tokens of weight 0; adding +0 removes it.
-        hn::Store(hn::Add(hn::Div(hn::Load(df, x + i), divisor), hn::Zero(df)), df, x + i);
-      }
-    }
     const std::int64_t offset = row_offset(a.o_strides, a.cu_q, item.batch, token, head);
     if (a.o_is_f32 || a.layout.dtype == DType::f32) {
-      store_row(p, x, static_cast<float*>(a.o) + offset);
+      store_row(p, x, divisor, static_cast<float*>(a.o) + offset);
     } else if (a.layout.dtype == DType::f16) {
-      store_row(p, x, static_cast<half_t*>(a.o) + offset);
+      store_row(p, x, divisor, static_cast<half_t*>(a.o) + offset);
     } else {
-      store_row(p, x, static_cast<bfloat16_t*>(a.o) + offset);
+      store_row(p, x, divisor, static_cast<bfloat16_t*>(a.o) + offset);
     }
     if (a.lse != nullptr) {
       constexpr double kLn2 = 0.69314718055994531;

@@ -26,6 +26,19 @@ namespace HWY_NAMESPACE {
 /// Rows that the kernels handle at once, so that an element is converted once for all of them.
 inline constexpr int kRowsAtOnce = 4;
 
+/// Rows to bring near while others are worked on: rows[t] along with token t.
+struct Ahead {
+  const char* const* rows = nullptr;
+  std::size_t bytes = 0;  ///< of a row; 0 for nothing
+};
+
+/// Lines [begin, end) of a row ahead, in bytes. To the second-level cache: the first would not hold what is in use and
+/// this. Without it decode waits for memory, since blocks are short and pages change often.
+HWY_INLINE void prefetch(const char* row, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t i = begin; i < end; i += kLine) __builtin_prefetch(row + i, 0, 2);
+}
+
 /// Lane l of the result: a[l] + a[l^H] where (l & H) == 0, else b[l] + b[l^H].
 template <std::size_t H>
 HWY_INLINE VF fold_lanes(VF a, VF b) {
@@ -63,12 +76,13 @@ HWY_INLINE VF sums(VF (&a)[kLanes]) {
 /// every token of the tile, readable even outside [first, last).
 template <Stored S, int R>
 HWY_NOINLINE void scores(const float* q, std::size_t head_dim, const char* const* k, std::size_t first,
-                         std::size_t last, float* s) {
+                         std::size_t last, float* s, Ahead ahead) {
   constexpr std::size_t kPadded = R == 3 ? 4 : R;
   constexpr std::size_t kTokens = kLanes >= kPadded ? kLanes / kPadded : 1;
   const DF df;
   const std::size_t vecs = head_dim / kLanes;
   for (std::size_t t = first / kTokens * kTokens; t < last; t += kTokens) {
+    for (std::size_t j = 0; j < kTokens && ahead.bytes > 0; ++j) prefetch(ahead.rows[t + j], 0, ahead.bytes);
     VF acc[R][kTokens];
     for (auto& row : acc) {
       for (VF& x : row) x = hn::Zero(df);
@@ -98,16 +112,18 @@ HWY_NOINLINE void scores(const float* q, std::size_t head_dim, const char* const
 /// o[r][kLanes*vec ..] += sum over tokens [first, last) of p[r][t] * v[t][..] for NV vectors and R rows.
 template <Stored S, int R, int NV>
 HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t first, std::size_t last, std::size_t vec,
-                           float* o, std::size_t o_stride) {
+                           float* o, std::size_t v_dim, Ahead ahead) {
   const DF df;
+  const std::size_t ahead_begin = ahead.bytes * vec * kLanes / v_dim;
+  const std::size_t ahead_end = ahead.bytes * (vec + NV) * kLanes / v_dim;
   VF acc[R][NV];
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < NV; ++n) {
-      acc[r][n] =
-          hn::Load(df, o + static_cast<std::size_t>(r) * o_stride + (vec + static_cast<std::size_t>(n)) * kLanes);
+      acc[r][n] = hn::Load(df, o + static_cast<std::size_t>(r) * v_dim + (vec + static_cast<std::size_t>(n)) * kLanes);
     }
   }
   for (std::size_t t = first; t < last; ++t) {
+    if (ahead.bytes > 0) prefetch(ahead.rows[t], ahead_begin, ahead_end);
     VF vc[NV];
     for (int n = 0; n < NV; ++n) vc[n] = load<S>(v[t], vec + static_cast<std::size_t>(n));
     for (int r = 0; r < R; ++r) {
@@ -117,8 +133,7 @@ HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t fir
   }
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < NV; ++n) {
-      hn::Store(acc[r][n], df,
-                o + static_cast<std::size_t>(r) * o_stride + (vec + static_cast<std::size_t>(n)) * kLanes);
+      hn::Store(acc[r][n], df, o + static_cast<std::size_t>(r) * v_dim + (vec + static_cast<std::size_t>(n)) * kLanes);
     }
   }
 }
@@ -126,16 +141,16 @@ HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t fir
 /// accumulate() for all of v_dim.
 template <Stored S, int R>
 HWY_NOINLINE void weighted_sum(const float* p, const char* const* v, std::size_t first, std::size_t last, float* o,
-                               std::size_t v_dim) {
+                               std::size_t v_dim, Ahead ahead) {
   constexpr int kRegisters = kLanes == 16 ? 16 : 8;  // sums that stay in registers
   constexpr int kMost = kRegisters / (R == 3 ? 4 : R) < 8 ? kRegisters / (R == 3 ? 4 : R) : 8;
   const std::size_t vecs = v_dim / kLanes;
   std::size_t vec = 0;
-  for (; vec + kMost <= vecs; vec += kMost) accumulate<S, R, kMost>(p, v, first, last, vec, o, v_dim);
+  for (; vec + kMost <= vecs; vec += kMost) accumulate<S, R, kMost>(p, v, first, last, vec, o, v_dim, ahead);
   if constexpr (kMost > 4) {
-    for (; vec + 4 <= vecs; vec += 4) accumulate<S, R, 4>(p, v, first, last, vec, o, v_dim);
+    for (; vec + 4 <= vecs; vec += 4) accumulate<S, R, 4>(p, v, first, last, vec, o, v_dim, ahead);
   }
-  for (; vec < vecs; ++vec) accumulate<S, R, 1>(p, v, first, last, vec, o, v_dim);
+  for (; vec < vecs; ++vec) accumulate<S, R, 1>(p, v, first, last, vec, o, v_dim, ahead);
 }
 
 /// Rows of a tile as float32 [kTile][dim], as load() gives them; only tokens [first, last).
@@ -148,8 +163,8 @@ HWY_NOINLINE void widen(const char* const* rows, std::size_t first, std::size_t 
 
 /// The kernels for rows stored in one way; the arrays are indexed by the number of rows of q, less 1.
 struct RowKernels {
-  using Scores = void (*)(const float*, std::size_t, const char* const*, std::size_t, std::size_t, float*);
-  using WeightedSum = void (*)(const float*, const char* const*, std::size_t, std::size_t, float*, std::size_t);
+  using Scores = void (*)(const float*, std::size_t, const char* const*, std::size_t, std::size_t, float*, Ahead);
+  using WeightedSum = void (*)(const float*, const char* const*, std::size_t, std::size_t, float*, std::size_t, Ahead);
   using Widen = void (*)(const char* const*, std::size_t, std::size_t, std::size_t, float*);
 
   Scores scores[kRowsAtOnce];

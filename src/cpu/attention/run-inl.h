@@ -38,21 +38,41 @@ struct Run {
   std::int32_t rows;
   std::size_t head_dim;
   std::size_t v_dim;
+  TileParams k_params;
+  TileParams v_params;
+
+  Run(const Problem& problem, const Item& of, const Scratch& scratch)
+      : p(problem),
+        item(of),
+        s(scratch),
+        rows(of.rows()),
+        head_dim(static_cast<std::size_t>(problem.head_dim)),
+        v_dim(static_cast<std::size_t>(problem.v_dim)) {}
+
+  /// Keys and values are converted as they are used, not once into a float32 tile.
+  bool direct() const { return rows <= kDirectRows; }
 };
 
-/// Part of row r's visible tokens that lies in the tile that starts at `base`, in tokens of the tile.
-HWY_INLINE LocalRange in_tile(const Run& run, std::int32_t r, std::int32_t base, const Tile& tile) {
+/// Keys or values of a tile as the kernels take them.
+struct Side {
+  const RowKernels* kernels;
+  const char* const* rows;
+  Ahead ahead;  ///< what to bring near while these are used
+};
+
+/// Part of row r's visible tokens that lies in the tile, in tokens of the tile.
+HWY_INLINE LocalRange in_tile(const Run& run, std::int32_t r, const Tile& tile) {
   const LocalRange v = run.s.visible[r];
-  return {std::clamp(v.first - base, tile.first, tile.last), std::clamp(v.last - base, tile.first, tile.last)};
+  return {std::clamp(v.first - tile.base, tile.first, tile.last),
+          std::clamp(v.last - tile.base, tile.first, tile.last)};
 }
 
-/// Rows [r, end) of at most kRowsAtOnce, cut where `same` says so; returns how many.
-HWY_INLINE std::int32_t rows_alike(const Run& run, std::int32_t r, std::int32_t end, std::int32_t base,
-                                   const Tile& tile) {
-  const LocalRange range = in_tile(run, r, base, tile);
+/// How many of the rows [r, end) see the same part of the tile as row r, at most kRowsAtOnce.
+HWY_INLINE std::int32_t rows_alike(const Run& run, std::int32_t r, std::int32_t end, const Tile& tile) {
+  const LocalRange range = in_tile(run, r, tile);
   std::int32_t n = 1;
   while (n < kRowsAtOnce && r + n < end) {
-    const LocalRange next = in_tile(run, r + n, base, tile);
+    const LocalRange next = in_tile(run, r + n, tile);
     if (next.first != range.first || next.last != range.last) break;
     ++n;
   }
@@ -60,90 +80,132 @@ HWY_INLINE std::int32_t rows_alike(const Run& run, std::int32_t r, std::int32_t 
 }
 
 /// Scores, softmax and weighted sum of rows [begin, end) over a tile.
-HWY_INLINE void run_tile(const Run& run, std::int32_t begin, std::int32_t end, std::int32_t base, const Tile& tile,
-                         const RowKernels& k_kernels, const char* const* k, const RowKernels& v_kernels,
-                         const char* const* v) {
+HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const Tile& tile, const Side& k,
+                         const Side& v) {
   const Scratch& s = run.s;
   const auto score_row = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
   for (std::int32_t r = begin; r < end;) {
     const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
-    std::int32_t first = kTile;
-    std::int32_t last = 0;
+    LocalRange any{kTile, 0};
     for (std::int32_t i = 0; i < n; ++i) {
-      const LocalRange range = in_tile(run, r + i, base, tile);
+      const LocalRange range = in_tile(run, r + i, tile);
       if (range.empty()) continue;
-      first = std::min(first, range.first);
-      last = std::max(last, range.last);
+      any.first = std::min(any.first, range.first);
+      any.last = std::max(any.last, range.last);
     }
-    if (first < last) {
-      k_kernels.scores[n - 1](s.q + static_cast<std::size_t>(r) * run.head_dim, run.head_dim, k,
-                              static_cast<std::size_t>(first), static_cast<std::size_t>(last), score_row(r));
+    if (!any.empty()) {
+      k.kernels->scores[n - 1](s.q + static_cast<std::size_t>(r) * run.head_dim, run.head_dim, k.rows,
+                               static_cast<std::size_t>(any.first), static_cast<std::size_t>(any.last), score_row(r),
+                               k.ahead);
     }
     r += n;
   }
   for (std::int32_t r = begin; r < end; ++r) {
-    const LocalRange range = in_tile(run, r, base, tile);
-    if (!range.empty()) soften(run.p, s, r, range, tile, score_row(r));
+    const LocalRange range = in_tile(run, r, tile);
+    if (!range.empty()) soften(run.p, s, r, range, run.k_params, run.v_params, score_row(r));
   }
   // Tokens that a row does not see are left out rather than weighted with 0, since their values may be NaN.
   for (std::int32_t r = begin; r < end;) {
-    const std::int32_t n = rows_alike(run, r, end, base, tile);
-    const LocalRange range = in_tile(run, r, base, tile);
+    const std::int32_t n = rows_alike(run, r, end, tile);
+    const LocalRange range = in_tile(run, r, tile);
     if (!range.empty()) {
-      v_kernels.weighted_sum[n - 1](score_row(r), v, static_cast<std::size_t>(range.first),
-                                    static_cast<std::size_t>(range.last), s.o + static_cast<std::size_t>(r) * run.v_dim,
-                                    run.v_dim);
+      v.kernels->weighted_sum[n - 1](score_row(r), v.rows, static_cast<std::size_t>(range.first),
+                                     static_cast<std::size_t>(range.last),
+                                     s.o + static_cast<std::size_t>(r) * run.v_dim, run.v_dim, v.ahead);
     }
     r += n;
   }
 }
 
-/// All rows over the local tokens [begin, end) of one tile.
-HWY_INLINE void run_tile(const Run& run, std::int32_t begin, std::int32_t end) {
+/// All rows over a tile, converted row by row as it is used. `next` is the tile after it, or the same one.
+HWY_INLINE void run_direct(const Run& run, const Tile& tile, const Tile& next) {
+  const Problem& p = run.p;
+  const BlockLayout& l = p.args->layout;
+  const Side k{&row_kernels(p.k), tile.k, {tile.v, l.shared_kv ? 0 : static_cast<std::size_t>(l.v_row_bytes)}};
+  const Side v{&row_kernels(p.v), tile.v, {next.k, static_cast<std::size_t>(l.k_row_bytes)}};
+  run_rows(run, 0, run.rows, tile, k, v);
+}
+
+/// Fills `rows` with the addresses of the rows of a float32 tile.
+HWY_INLINE void point_at(const float* wide, std::size_t dim, const char** rows) {
+  for (std::size_t t = 0; t < static_cast<std::size_t>(kTile); ++t) {
+    rows[t] = reinterpret_cast<const char*>(wide + t * dim);
+  }
+}
+
+/// All rows over a tile, converted once to float32.
+HWY_INLINE void run_wide(const Run& run, const Tile& tile) {
   const Problem& p = run.p;
   const Scratch& s = run.s;
-  Tile tile;
-  gather(p, run.item.batch, run.item.kv_head, begin, end, tile);
-  if (is_quantised(p.k)) read_params(p.q, p.k, tile.k_raw, tile.k_scale, tile.k_zero);
-  if (is_quantised(p.v)) read_params(p.q, p.v, tile.v_raw, tile.v_scale, tile.v_zero);
-
-  const RowKernels* k_kernels = &row_kernels(p.k);
-  const RowKernels* v_kernels = &row_kernels(p.v);
-  const char* const* k = tile.k;
-  const char* const* v = tile.v;
+  const auto first = static_cast<std::size_t>(tile.first);
+  const auto last = static_cast<std::size_t>(tile.last);
+  const bool shared = p.args->layout.shared_kv;
   const char* wide_k[kTile];
   const char* wide_v[kTile];
-  if (run.rows > kDirectRows) {
-    const auto first = static_cast<std::size_t>(tile.first);
-    const auto last = static_cast<std::size_t>(tile.last);
-    if (p.k != Stored::f32) {
-      k_kernels->widen(tile.k, first, last, run.head_dim, s.wide_k);
-      for (std::int32_t t = 0; t < kTile; ++t) {
-        const std::int32_t row = t < tile.first || t >= tile.last ? tile.first : t;
-        wide_k[t] = reinterpret_cast<const char*>(s.wide_k + std::ptrdiff_t{row} * p.head_dim);
-      }
-      k = wide_k;
-    }
-    if (p.v != Stored::f32) {
-      const bool shared = p.args->layout.shared_kv;
-      if (!shared) v_kernels->widen(tile.v, first, last, run.v_dim, s.wide_v);
-      for (std::int32_t t = tile.first; t < tile.last; ++t) {
-        wide_v[t] = shared ? wide_k[t] + std::ptrdiff_t{p.v_offset} * 4
-                           : reinterpret_cast<const char*>(s.wide_v + std::ptrdiff_t{t} * p.v_dim);
-      }
-      v = wide_v;
-    }
-    k_kernels = &row_kernels(Stored::f32);
-    v_kernels = k_kernels;
+  Side k{&row_kernels(Stored::f32), tile.k, {}};
+  Side v{&row_kernels(Stored::f32), tile.v, {}};
+  if (p.k != Stored::f32) {
+    row_kernels(p.k).widen(tile.k, first, last, run.head_dim, s.wide_k);
+    point_at(s.wide_k, run.head_dim, wide_k);
+    k.rows = wide_k;
+  }
+  if (p.v != Stored::f32) {
+    if (!shared) row_kernels(p.v).widen(tile.v, first, last, run.v_dim, s.wide_v);
+    point_at(shared ? s.wide_k + p.v_offset : s.wide_v, shared ? run.head_dim : run.v_dim, wide_v);
+    v.rows = wide_v;
   }
   for (std::int32_t r = 0; r < run.rows; r += kSubRows) {
-    run_tile(run, r, std::min(r + kSubRows, run.rows), begin / kTile * kTile, tile, *k_kernels, k, *v_kernels, v);
+    run_rows(run, r, std::min(r + kSubRows, run.rows), tile, k, v);
+  }
+}
+
+/// All rows over a tile.
+HWY_INLINE void run_tile(Run& run, const Tile& tile, const Tile& next) {
+  const Problem& p = run.p;
+  if (is_quantised(p.k)) {
+    copy_params(p, run.item.batch, run.item.kv_head, tile, false, run.k_params);
+    convert_params(p.q, p.k, run.k_params);
+  }
+  if (is_quantised(p.v)) {
+    copy_params(p, run.item.batch, run.item.kv_head, tile, true, run.v_params);
+    convert_params(p.q, p.v, run.v_params);
+  }
+  if (run.direct()) {
+    run_direct(run, tile, next);
+  } else {
+    run_wide(run, tile);
+  }
+}
+
+/// Brings the parameters of a tile near.
+HWY_INLINE void prefetch_params(const Run& run, const Tile& tile) {
+  const auto lines = [](const char* from, std::size_t bytes, std::size_t) { prefetch(from, 0, bytes); };
+  for (const bool value : {false, true}) {
+    if (!is_quantised(value ? run.p.v : run.p.k)) continue;
+    for_each_param_run(run.p, run.item.batch, run.item.kv_head, tile, value, lines);
+  }
+}
+
+/// Ends a split: folds it into the totals or, if the item is not all of its rows, writes its partials.
+HWY_INLINE void end_split(const Run& run, std::int32_t split, const Partials& partials) {
+  const Problem& p = run.p;
+  for (std::int32_t r = 0; r < run.rows; ++r) {
+    const float sum_of_row = finish_split(p, run.s, r);
+    const float* o = run.s.o + std::ptrdiff_t{r} * p.v_dim;
+    if (run.item.partial < 0) {
+      fold(p, run.s, r, run.s.max[r], sum_of_row, o);
+    } else {
+      const std::int64_t row = run.item.partial + std::int64_t{split - run.item.split} * run.rows + r;
+      partials.max_sum[2 * row] = run.s.max[r];
+      partials.max_sum[2 * row + 1] = sum_of_row;
+      std::copy_n(o, p.v_dim, partials.o + row * p.v_dim);
+    }
   }
 }
 
 /// Runs an item. Writes its outputs, or if it is not all of its rows, its partials.
 inline void run_item(const Problem& p, const Item& item, const Scratch& s, const Partials& partials) {
-  const Run run{p, item, s, item.rows(), static_cast<std::size_t>(p.head_dim), static_cast<std::size_t>(p.v_dim)};
+  Run run(p, item, s);
   load_queries(p, item, s);
   LocalRange seen{std::numeric_limits<std::int32_t>::max(), 0};
   for (std::int32_t r = 0; r < run.rows; ++r) {
@@ -152,25 +214,30 @@ inline void run_item(const Problem& p, const Item& item, const Scratch& s, const
     seen.last = std::max(seen.last, s.visible[r].last);
   }
   clear_totals(p, run.rows, s);
-  for (std::int32_t split = item.split; split < item.split + item.splits; ++split) {
-    clear_split(p, run.rows, s);
-    const std::int32_t begin = std::max(split * kSplit, seen.first);
-    const std::int32_t end = std::min(split * kSplit + kSplit, seen.last);
-    for (std::int32_t t = begin; t < end; t = t / kTile * kTile + kTile) {
-      run_tile(run, t, std::min(t / kTile * kTile + kTile, end));
+
+  // 64 bits: the end of the last split may lie beyond 2^31.
+  const std::int64_t end = std::min((std::int64_t{item.split} + item.splits) * kSplit, std::int64_t{seen.last});
+  const auto find_tile = [&](std::int64_t from, Tile& tile) {
+    const std::int64_t to = std::min(from / kTile * kTile + kTile, end);
+    locate(p, item.batch, item.kv_head, static_cast<std::int32_t>(from), static_cast<std::int32_t>(to), tile);
+  };
+  Tile tiles[2];
+  std::int64_t begin = std::max(std::int64_t{item.split} * kSplit, std::int64_t{seen.first});
+  if (begin < end) find_tile(begin, tiles[0]);
+  bool new_split = true;
+  for (int current = 0; begin < end; current ^= 1) {
+    if (new_split) clear_split(p, run.rows, s);
+    const Tile& tile = tiles[current];
+    const std::int64_t next_begin = std::int64_t{tile.base} + kTile;
+    Tile& next = tiles[current ^ 1];
+    if (next_begin < end) {
+      find_tile(next_begin, next);
+      prefetch_params(run, next);
     }
-    for (std::int32_t r = 0; r < run.rows; ++r) {
-      const float sum_of_row = finish_split(p, s, r);
-      float* o = s.o + static_cast<std::ptrdiff_t>(r) * p.v_dim;
-      if (item.partial < 0) {
-        fold(p, s, r, s.max[r], sum_of_row, o);
-      } else {
-        const std::int64_t row = item.partial + std::int64_t{split - item.split} * run.rows + r;
-        partials.max_sum[2 * row] = s.max[r];
-        partials.max_sum[2 * row + 1] = sum_of_row;
-        std::copy_n(o, p.v_dim, partials.o + row * p.v_dim);
-      }
-    }
+    run_tile(run, tile, next_begin < end ? next : tile);
+    new_split = next_begin % kSplit == 0 || next_begin >= end;
+    if (new_split) end_split(run, tile.base / kSplit, partials);
+    begin = next_begin;
   }
   if (item.partial < 0) store_outputs(p, item, s);
 }

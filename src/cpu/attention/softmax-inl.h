@@ -32,36 +32,36 @@ static_assert(kLanes <= static_cast<std::size_t>(kStateLanes));
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 template <Stored T>
-HWY_INLINE void read_params(float half_range, const char* raw, float* scale, float* zero) {
+HWY_INLINE void convert_params(float half_range, TileParams& params) {
   const DF df;
   for (std::size_t t = 0; t < static_cast<std::size_t>(kTile); t += kLanes) {
     VF s;
     VF z;
 #if HWY_TARGET == HWY_SCALAR
-    s = load<T>(raw, 2 * t);
-    z = load<T>(raw, 2 * t + 1);
+    s = load<T>(params.raw, 2 * t);
+    z = load<T>(params.raw, 2 * t + 1);
 #else
-    const VF low = load<T>(raw, 2 * t / kLanes);
-    const VF high = load<T>(raw, 2 * t / kLanes + 1);
+    const VF low = load<T>(params.raw, 2 * t / kLanes);
+    const VF high = load<T>(params.raw, 2 * t / kLanes + 1);
     s = hn::ConcatEven(df, high, low);
     z = hn::ConcatOdd(df, high, low);
 #endif
-    hn::Store(s, df, scale + t);
+    hn::Store(s, df, params.scale + t);
     // load() gives codes less half their range, which the zero makes up for.
-    hn::Store(hn::MulAdd(s, hn::Set(df, half_range), z), df, zero + t);
+    hn::Store(hn::MulAdd(s, hn::Set(df, half_range), z), df, params.zero + t);
   }
 }
 
 /// Parameters of a tile, stored as {scale, zero} of type `type`, for codes as load() gives them.
-HWY_INLINE void read_params(Stored type, Stored codes, const char* raw, float* scale, float* zero) {
+HWY_INLINE void convert_params(Stored type, Stored codes, TileParams& params) {
   const float half_range = codes == Stored::int8 ? 128.0F : 8.0F;
   switch (type) {
     case Stored::f32:
-      return read_params<Stored::f32>(half_range, raw, scale, zero);
+      return convert_params<Stored::f32>(half_range, params);
     case Stored::f16:
-      return read_params<Stored::f16>(half_range, raw, scale, zero);
+      return convert_params<Stored::f16>(half_range, params);
     default:
-      return read_params<Stored::bf16>(half_range, raw, scale, zero);
+      return convert_params<Stored::bf16>(half_range, params);
   }
 }
 
@@ -88,14 +88,17 @@ HWY_INLINE void clear_totals(const Problem& p, std::int32_t rows, const Scratch&
 /// Which of the lanes t .. t+kLanes-1 lie in the range.
 HWY_INLINE hn::Mask<DF> lanes_in(std::size_t t, LocalRange range) {
   const DI di;
-  const auto index = hn::Iota(di, static_cast<std::int32_t>(t));
-  const auto below = hn::Lt(index, hn::Set(di, range.first));
-  return hn::RebindMask(DF(), hn::AndNot(below, hn::Lt(index, hn::Set(di, range.last))));
+  alignas(64) static constexpr std::int32_t kIndex[kStateLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                                   8, 9, 10, 11, 12, 13, 14, 15};
+  const auto index = hn::Load(di, kIndex);
+  const auto at = static_cast<std::int32_t>(t);
+  const auto below = hn::Lt(index, hn::Set(di, range.first - at));
+  return hn::RebindMask(DF(), hn::AndNot(below, hn::Lt(index, hn::Set(di, range.last - at))));
 }
 
 /// Turns row r's dot products over `range` of a tile into weights for V's codes, and updates the row's state.
-HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t r, LocalRange range, const Tile& tile,
-                       float* score) {
+HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t r, LocalRange range, const TileParams& k_params,
+                       const TileParams& v_params, float* score) {
   const DF df;
   const bool k_quantised = is_quantised(p.k);
   const bool v_quantised = is_quantised(p.v);
@@ -109,7 +112,7 @@ HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t r, Local
   for (std::size_t t = begin; t < end; t += kLanes) {
     VF x = hn::Load(df, score + t);
     if (k_quantised) {
-      x = hn::MulAdd(hn::Load(df, tile.k_scale + t), x, hn::Mul(hn::Load(df, tile.k_zero + t), q_sum));
+      x = hn::MulAdd(hn::Load(df, k_params.scale + t), x, hn::Mul(hn::Load(df, k_params.zero + t), q_sum));
     }
     if (p.cap > 0.0F) x = hn::Mul(cap, tanh(x));
     x = hn::IfThenElse(lanes_in(t, range), x, minus_infinity);
@@ -130,8 +133,8 @@ HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t r, Local
     if (v_quantised) {
       // Other rows may see a token that this one does not, and its parameters may be NaN.
       const auto seen = lanes_in(t, range);
-      zeros = hn::MulAdd(w, hn::IfThenElseZero(seen, hn::Load(df, tile.v_zero + t)), zeros);
-      w = hn::Mul(w, hn::IfThenElseZero(seen, hn::Load(df, tile.v_scale + t)));
+      zeros = hn::MulAdd(w, hn::IfThenElseZero(seen, hn::Load(df, v_params.zero + t)), zeros);
+      w = hn::Mul(w, hn::IfThenElseZero(seen, hn::Load(df, v_params.scale + t)));
     }
     hn::Store(w, df, score + t);
   }

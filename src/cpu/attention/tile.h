@@ -2,6 +2,8 @@
 // Where the rows and parameters of one tile of keys lie.
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "cpu/attention/problem.h"
@@ -11,17 +13,18 @@ namespace pagedkv::cpu::attention {
 /// One tile of one sequence and kv head. Addresses of all kTile tokens are readable; those outside [first, last) stand
 /// in for tokens that nobody in the item sees.
 struct Tile {
+  std::int32_t base;   ///< local token that the tile starts at
   std::int32_t first;  ///< tokens within the tile
   std::int32_t last;
   const char* k[kTile];
   const char* v[kTile];  ///< at v_offset
-  // {scale, zero} as stored, zero outside [first, last); scale and zero after conversion.
-  alignas(64) char k_raw[kTile * 8];
-  alignas(64) char v_raw[kTile * 8];
-  alignas(64) float k_scale[kTile];
-  alignas(64) float k_zero[kTile];
-  alignas(64) float v_scale[kTile];
-  alignas(64) float v_zero[kTile];
+};
+
+/// Parameters {scale, zero} of a tile's rows as stored, zero outside [first, last), and after conversion.
+struct TileParams {
+  alignas(64) char raw[kTile * 8];
+  alignas(64) float scale[kTile];
+  alignas(64) float zero[kTile];
 };
 
 /// Address of logical block j of sequence b.
@@ -30,45 +33,69 @@ inline const char* block_address(const BlockTable& t, const BlockLayout& layout,
   return t.pointers != nullptr ? t.pointers[entry] : t.slab + t.indices[entry] * layout.block_bytes;
 }
 
-/// Fills in addresses and raw parameters for the local tokens [begin, end), which lie in one tile; begin < end.
-inline void gather(const Problem& p, std::int32_t batch, std::int32_t kv_head, std::int32_t begin, std::int32_t end,
-                   Tile& tile) {
-  const AttentionArgs& a = *p.args;
-  const BlockLayout& l = a.layout;
-  const std::int32_t base = begin / kTile * kTile;
-  tile.first = begin - base;
-  tile.last = end - base;
-  if (l.k_param_bytes > 0) std::memset(tile.k_raw, 0, sizeof(tile.k_raw));
-  if (l.v_param_bytes > 0) std::memset(tile.v_raw, 0, sizeof(tile.v_raw));
-  const std::int64_t v_shift = std::int64_t{p.v_offset} * stored_bits(p.v) / 8;
-  for (std::int32_t t = begin; t < end;) {
-    const std::int32_t block = t / l.block_len;
+/// Calls f(token, count, address of the block, index in the block) for the runs of local tokens [begin, end) that lie
+/// in one block each.
+template <class F>
+void for_each_run(const Problem& p, std::int32_t batch, std::int32_t begin, std::int32_t end, F f) {
+  const BlockLayout& l = p.args->layout;
+  std::int32_t block = begin / l.block_len;
+  for (std::int32_t t = begin; t < end; ++block) {
     const std::int32_t in_block = t - block * l.block_len;
     const std::int32_t n = std::min(end - t, l.block_len - in_block);
-    const char* address = block_address(a.table, l, batch, block);
-    const char* k = address + l.k_data(a.layer, kv_head, in_block);
-    const char* v = address + l.v_data(a.layer, kv_head, in_block) + v_shift;
-    const std::int32_t at = t - base;
-    for (std::int32_t i = 0; i < n; ++i) {
-      tile.k[at + i] = k + std::int64_t{i} * l.k_row_bytes;
-      tile.v[at + i] = v + std::int64_t{i} * l.v_row_bytes;
-    }
-    const auto copy_params = [&](char* to, std::int64_t from, std::int32_t bytes) {
-      std::memcpy(to + std::int64_t{at} * bytes, address + from,
-                  static_cast<std::size_t>(n) * static_cast<std::size_t>(bytes));
-    };
-    if (l.k_param_bytes > 0) copy_params(tile.k_raw, l.k_param(a.layer, kv_head, in_block), l.k_param_bytes);
-    if (l.v_param_bytes > 0) copy_params(tile.v_raw, l.v_param(a.layer, kv_head, in_block), l.v_param_bytes);
+    f(t, n, block_address(p.args->table, l, batch, block), in_block);
     t += n;
   }
-  for (std::int32_t i = 0; i < tile.first; ++i) {
-    tile.k[i] = tile.k[tile.first];
-    tile.v[i] = tile.v[tile.first];
-  }
-  for (std::int32_t i = tile.last; i < kTile; ++i) {
-    tile.k[i] = tile.k[tile.first];
-    tile.v[i] = tile.v[tile.first];
-  }
+}
+
+/// Finds the rows of the local tokens [begin, end), which lie in one tile; begin < end.
+inline void locate(const Problem& p, std::int32_t batch, std::int32_t kv_head, std::int32_t begin, std::int32_t end,
+                   Tile& tile) {
+  const BlockLayout& l = p.args->layout;
+  const std::int32_t layer = p.args->layer;
+  tile.base = begin / kTile * kTile;
+  tile.first = begin - tile.base;
+  tile.last = end - tile.base;
+  const std::int64_t v_shift = std::int64_t{p.v_offset} * stored_bits(p.v) / 8;
+  for_each_run(p, batch, begin, end, [&](std::int32_t t, std::int32_t n, const char* address, std::int32_t in_block) {
+    const char* k = address + l.k_data(layer, kv_head, in_block);
+    const char* v = address + l.v_data(layer, kv_head, in_block) + v_shift;
+    for (std::int32_t i = t - tile.base; i < t - tile.base + n; ++i) {
+      tile.k[i] = k;
+      tile.v[i] = v;
+      k += l.k_row_bytes;
+      v += l.v_row_bytes;
+    }
+  });
+  const auto stand_in = [&](std::int32_t from, std::int32_t to) {
+    std::fill(tile.k + from, tile.k + to, tile.k[tile.first]);
+    std::fill(tile.v + from, tile.v + to, tile.v[tile.first]);
+  };
+  stand_in(0, tile.first);
+  stand_in(tile.last, kTile);
+}
+
+/// Calls f(address, bytes, offset in TileParams::raw) for the runs of parameters of one side of a tile.
+template <class F>
+void for_each_param_run(const Problem& p, std::int32_t batch, std::int32_t kv_head, const Tile& tile, bool value, F f) {
+  const BlockLayout& l = p.args->layout;
+  const std::int32_t layer = p.args->layer;
+  const std::int32_t bytes = value ? l.v_param_bytes : l.k_param_bytes;
+  for_each_run(p, batch, tile.base + tile.first, tile.base + tile.last,
+               [&](std::int32_t t, std::int32_t n, const char* address, std::int32_t in_block) {
+                 const std::int64_t offset =
+                     value ? l.v_param(layer, kv_head, in_block) : l.k_param(layer, kv_head, in_block);
+                 f(address + offset, static_cast<std::size_t>(n) * static_cast<std::size_t>(bytes),
+                   static_cast<std::size_t>(t - tile.base) * static_cast<std::size_t>(bytes));
+               });
+}
+
+/// Copies the stored parameters of one side of a tile.
+inline void copy_params(const Problem& p, std::int32_t batch, std::int32_t kv_head, const Tile& tile, bool value,
+                        TileParams& params) {
+  if (tile.first > 0 || tile.last < kTile) std::memset(params.raw, 0, sizeof(params.raw));
+  for_each_param_run(p, batch, kv_head, tile, value, [&](const char* from, std::size_t bytes, std::size_t at) {
+    std::memcpy(params.raw + at, from, bytes);
+  });
 }
 
 }  // namespace pagedkv::cpu::attention
