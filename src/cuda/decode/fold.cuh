@@ -1,0 +1,113 @@
+#pragma once
+// Joins the splits of each row in split order.
+
+#include <cstdint>
+
+#include "cuda/decode/output.cuh"
+#include "cuda/decode/params.h"
+#include "cuda/decode/schedule.cuh"
+#include "cuda/ptx/dependent_launch.cuh"
+
+namespace pagedkv::cuda::decode {
+
+/// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
+/// that share a row does not show in its bits.
+inline constexpr int kFoldRun = 16;
+
+/// One warp per row and run at a time; block (rows of one token and head), `kFoldWarps` warps.
+template <class T, int D, int FoldWarps>
+__global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_constant__ Params p, int rows_per_tile) {
+  constexpr int kVectors = (D / 4 + 31) / 32;
+  __shared__ float4 sums[FoldWarps][kVectors][32];
+  __shared__ float parts[FoldWarps];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int q_heads = p.group * p.kv_heads;
+  const int head = static_cast<int>(blockIdx.x) % q_heads;
+  const int q_index = static_cast<int>(blockIdx.x) / q_heads;
+
+  ptx::launch_dependents();
+  // The sequence that holds this query.
+  if (q_index < __ldg(p.cu_q) || q_index >= __ldg(p.cu_q + p.batch)) return;
+  int low = 0;
+  int high_b = p.batch;
+  while (high_b - low > 1) {
+    const int mid = (low + high_b) / 2;
+    if (__ldg(p.cu_q + mid) <= q_index) {
+      low = mid;
+    } else {
+      high_b = mid;
+    }
+  }
+  const Sequence seq = load_sequence(p, low, rows_per_tile);
+  if (seq.splits == 1) return;
+  ptx::wait_for_predecessor();
+
+  const std::int64_t q_row = std::int64_t{q_index} * q_heads + head;
+  const float2* ml = p.partial_ml + q_row * p.max_splits;
+  const float* part = p.partial_o + q_row * p.max_splits * D;
+  float high = kLow;
+  for (int i = lane; i < seq.splits; i += 32) high = fmaxf(high, ml[i].x);
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, d));
+
+  float4 total[kVectors] = {};
+  float total_sum = 0.0F;
+  for (int run0 = 0; run0 < seq.splits; run0 += kFoldRun * FoldWarps) {
+    float4 o[kVectors] = {};
+    float sum = 0.0F;
+    const int begin = run0 + warp * kFoldRun;
+    const int end = min(begin + kFoldRun, seq.splits);
+#pragma unroll 8
+    for (int i = begin; i < end; ++i) {
+      const float2 x = ml[i];
+      const float f = exp2_approx(x.x - high);
+      sum = fmaf(x.y, f, sum);
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        if (D % 128 != 0 && (v * 32 + lane) * 4 >= D) continue;
+        const float4 y = *reinterpret_cast<const float4*>(part + std::int64_t{i} * D + (v * 32 + lane) * 4);
+        o[v].x = fmaf(y.x, f, o[v].x);
+        o[v].y = fmaf(y.y, f, o[v].y);
+        o[v].z = fmaf(y.z, f, o[v].z);
+        o[v].w = fmaf(y.w, f, o[v].w);
+      }
+    }
+    if constexpr (FoldWarps == 1) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        total[v] = {total[v].x + o[v].x, total[v].y + o[v].y, total[v].z + o[v].z, total[v].w + o[v].w};
+      }
+      total_sum += sum;
+    } else {
+      __syncthreads();
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) sums[warp][v][lane] = o[v];
+      if (lane == 0) parts[warp] = sum;
+      __syncthreads();
+      if (warp == 0) {
+        for (int w = 0; w < FoldWarps && run0 + w * kFoldRun < seq.splits; ++w) {
+#pragma unroll
+          for (int v = 0; v < kVectors; ++v) {
+            const float4 y = sums[w][v][lane];
+            total[v] = {total[v].x + y.x, total[v].y + y.y, total[v].z + y.z, total[v].w + y.w};
+          }
+          total_sum += parts[w];
+        }
+      }
+    }
+  }
+  if (warp != 0) return;
+  const float f = finish_row(p, head, high, total_sum);
+  const std::int64_t row_at = p.o_strides.batch * low + p.o_strides.start * seq.q_begin +
+                              p.o_strides.token * (q_index - seq.q_begin) + p.o_strides.head * head;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int dim = (v * 32 + lane) * 4;
+    if (D % 128 != 0 && dim >= D) continue;
+    store_row<T>(p, row_at + dim, {total[v].x * f, total[v].y * f, total[v].z * f, total[v].w * f});
+  }
+  if (lane == 0 && p.lse != nullptr) p.lse[q_row] = row_lse(high, total_sum);
+}
+
+}  // namespace pagedkv::cuda::decode

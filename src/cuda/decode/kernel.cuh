@@ -1,0 +1,145 @@
+#pragma once
+// The decode kernel. docs/kernels.md derives it.
+
+#include <cstdint>
+
+#include "cuda/decode/loader.cuh"
+#include "cuda/decode/output.cuh"
+#include "cuda/decode/params.h"
+#include "cuda/decode/policy.h"
+#include "cuda/decode/query.cuh"
+#include "cuda/decode/schedule.cuh"
+#include "cuda/decode/softmax.cuh"
+#include "cuda/decode/tile.cuh"
+#include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/dependent_launch.cuh"
+
+namespace pagedkv::cuda::decode {
+
+/// Local key range that query `token` of a sequence sees.
+__device__ __forceinline__ void visible_range(const Params& p, const Sequence& seq, int token, int& from, int& to) {
+  const int position = seq.k_len - seq.q_len + token;
+  to = min(p.own.count(position + 1), seq.last);
+  from = p.window > 0 && position - p.window + 1 > 0 ? p.own.count(position - p.window + 1) : 0;
+}
+
+template <int Arch, class T, KvType K, KvType V, int D, int N>
+__global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void decode_kernel(
+    const __grid_constant__ Params p) {
+  using S = Stage<K, V, D>;
+  constexpr int kTokens = S::kTokens;
+  constexpr int kStages = stages(Arch, K, V, D, N);
+  constexpr int kRows = 8 * N;
+  static_assert(kStages >= 2);
+  static_assert(128 + sizeof(Exchange<kRows>) + 2 * kWarps * sizeof(Cursor) <= extra_shared_bytes(N));
+  static_assert(S::kBytes >= kRows * D * 4, "an item's result goes through a stage");
+  constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
+  using Soft = Softmax<T, K, V, D, kTokens, N>;
+
+  extern __shared__ __align__(128) char shared[];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  char* ring = shared + warp * kStages * S::kBytes;
+  char* extra = shared + kWarps * kStages * S::kBytes;
+  const std::uint32_t ring_address = ptx::shared_address(ring);
+
+  ptx::wait_for_predecessor();
+  ptx::launch_dependents();
+  auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
+  Cursor* places = reinterpret_cast<Cursor*>(extra + 128 + sizeof(exchange)) + 2 * warp;
+  SharedCursor current(places);
+  const Cursor start = find_start(p, kRows, *reinterpret_cast<Start*>(extra));
+  if (!start.valid()) return;
+  current.set(start);
+
+
+  Loader<K, V, D, kRows> loader(p, start, places + 1);
+  int stage = 0;  // the free one; the others are in flight, oldest first
+#pragma unroll 1
+  for (int i = 1; i < kStages; ++i) loader.issue(ring_address + i * S::kBytes);
+
+  const Rows<S::kRowK, kTokens> k_rows;
+  const Rows<S::kRowV, kTokens> v_rows;
+  Queries<N, D> q;
+  Visible<N> visible;
+  State<N, D> st;
+  int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
+  int full_to = 0;
+  bool new_queries = true;
+  RawQueries<N, D> raw;
+  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
+                            start.seq.q_len * p.group);
+
+  for (bool more = true; more;) {
+    if (new_queries) {
+      const Cursor& item = current.get();
+      const int rows = item.seq.q_len * p.group;
+      const int row0 = item.row_tile * kRows;
+      prepare_queries<T, K, N, D>(q, p, raw);
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int row = row0 + n * 8 + 2 * (lane % 4) + e;
+          visible.from[n][e] = visible.to[n][e] = 0;
+          if (row < rows) visible_range(p, item.seq, p.group_div.div(row), visible.from[n][e], visible.to[n][e]);
+        }
+      }
+      int unused = 0;
+      visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
+      visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
+    }
+
+    const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
+    st.reset();
+    for (int i = tiles.begin; i < tiles.end; ++i) {
+      loader.issue(ring_address + stage * S::kBytes);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+      ptx::wait_copies<kStages - 1>();
+      __syncwarp();
+
+      const std::uint32_t tile = ring_address + stage * S::kBytes;
+      const char* tile_data = ring + stage * S::kBytes;
+      const int t = tiles.token<kTokens>(i);
+      float s[kTokens / 16][N][4];
+      std::uint32_t prob[kTokens / 16][N][2];
+      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
+      const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
+      const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
+      if (t >= full_from && t + kTokens <= full_to) {
+        Soft::template run<false>(st, q, visible, p.softcap, s, prob, k_params, v_params, t);
+      } else {
+        Soft::template run<true>(st, q, visible, p.softcap, s, prob, k_params, v_params, t);
+      }
+      value_products<V, D, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV, prob);
+      if constexpr (V != KvType::same) {
+        const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
+#pragma unroll
+        for (int m = 0; m < kTokens / 16; ++m) {
+#pragma unroll
+          for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
+        }
+      }
+      __syncwarp();
+    }
+    publish<V, D, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
+                                           warp * kStages * S::kBytes + stage * S::kBytes, exchange);
+    // The next item's queries are on their way while the warps meet.
+    const Cursor item = current.get();
+    Cursor next = item;
+    next.advance(p, kRows);
+    more = next.valid();
+    new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
+    if (more && new_queries) {
+      fetch_queries<T, K, N, D>(raw, p, next.b, next.seq.q_begin, next.head, next.row_tile * kRows,
+                                next.seq.q_len * p.group);
+    }
+    __syncthreads();
+    join_warps<T, V, D, N>(p, item, shared, exchange);
+    current.set(next);
+    __syncthreads();
+  }
+  ptx::wait_copies<0>();
+}
+
+}  // namespace pagedkv::cuda::decode

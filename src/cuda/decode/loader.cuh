@@ -1,0 +1,217 @@
+#pragma once
+// Each warp feeds itself: it copies the tiles that it will work on into its own ring in shared memory, several ahead and
+// across the borders of work items, so that no barrier stands between memory and the tensor cores.
+
+#include <cstdint>
+
+#include "cuda/decode/params.h"
+#include "cuda/decode/policy.h"
+#include "cuda/decode/schedule.cuh"
+#include "cuda/ptx/async_copy.cuh"
+
+namespace pagedkv::cuda::decode {
+
+/// Where a stage of the ring holds what. Rows are swizzled in 16-byte chunks (policy.h).
+template <KvType K, KvType V, int D>
+struct Stage {
+  static constexpr int kTokens = tile_tokens(K, V, D);
+  static constexpr int kRowK = row_bytes(K, D);
+  static constexpr int kRowV = row_bytes(V, D);
+  static constexpr int kV = kTokens * kRowK;
+  static constexpr int kParamK = kV + kTokens * kRowV;
+  static constexpr int kParamV = kParamK + kTokens * param_bytes(K);
+  static constexpr int kBytes = stage_bytes(K, V, D);
+};
+
+/// Tiles of this warp in an item, counted by `i`: tile i starts at token `token(i)`.
+struct WarpTiles {
+  int base;
+  int begin;
+  int end;
+
+  template <int Tokens>
+  __device__ static WarpTiles of(const Sequence& seq, int split) {
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int origin = (seq.split0 + split) << seq.split_shift;
+    const int first = seq.begin(split);
+    const int last = seq.end(split);
+    WarpTiles t;
+    t.base = origin + warp * Tokens;
+    if (last <= first) {
+      t.begin = t.end = 0;
+    } else {
+      t.begin = ((first - origin) / Tokens - warp + kWarps - 1) / kWarps;
+      t.end = ((last - 1 - origin) / Tokens - warp + kWarps) / kWarps;
+    }
+    return t;
+  }
+  template <int Tokens>
+  __device__ int token(int i) const {
+    return base + i * kWarps * Tokens;
+  }
+};
+
+template <KvType K, KvType V, int D, int Rows>
+class Loader {
+  using S = Stage<K, V, D>;
+  static constexpr int kTokens = S::kTokens;
+
+ public:
+  /// `place` is this warp's alone.
+  __device__ Loader(const Params& p, const Cursor& start, Cursor* place)
+      : p_(p), next_(place), policy_(ptx::evict_first_policy()) {
+    lane_ = static_cast<int>(threadIdx.x) % 32;
+    tiles_ = {0, 0, 0};
+    i_ = 0;
+    more_ = true;
+    request(start);
+    next_.set(start);
+  }
+
+  /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case.
+  __device__ void issue(std::uint32_t stage) {
+    while (i_ == tiles_.end && more_) activate();
+    if (i_ < tiles_.end) {
+      const int t = tiles_.template token<kTokens>(i_);
+      if (t >= first_ && t + kTokens <= last_ && (1 << p_.block_shift) >= kTokens) {
+        copy_tile(stage, t);
+      } else {
+        copy_pieces(stage, t);
+      }
+      ++i_;
+    }
+    ptx::commit_copies();
+  }
+
+ private:
+  /// Loads this lane's table entry of the item next_: entry e is piece e % pieces of the warp's tile e / pieces.
+  __device__ void request(const Cursor& c) {
+    const int first = c.seq.begin(c.split);
+    const int last = c.seq.end(c.split);
+    const WarpTiles tiles = WarpTiles::of<kTokens>(c.seq, c.split);
+    const int piece = 1 << piece_shift();
+    const int i = tiles.begin + (lane_ << piece_shift()) / kTokens;
+    const int t = tiles.token<kTokens>(i) + (lane_ << piece_shift()) % kTokens;
+    entry_ = 0;
+    if (t < last && t + piece > first) {
+      const std::int64_t at = c.seq.table_row + (t >> p_.block_shift);
+      if (p_.table.pointers != nullptr) {
+        entry_ = __ldg(reinterpret_cast<const unsigned long long*>(p_.table.pointers) + at);
+      } else {
+        entry_ = static_cast<std::uint64_t>(__ldg(p_.table.indices + at));
+      }
+    }
+  }
+
+  /// Makes next_ the item whose tiles are issued.
+  __device__ void activate() {
+    Cursor c = next_.get();
+    first_ = c.seq.begin(c.split);
+    last_ = c.seq.end(c.split);
+    tiles_ = WarpTiles::of<kTokens>(c.seq, c.split);
+    i_ = begin_ = tiles_.begin;
+    tiles_.end = max(tiles_.end, i_);
+    std::uint64_t block = entry_;
+    if (p_.table.pointers == nullptr) {
+      block = reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
+    }
+    base_ = block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
+    param_shift_ = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
+    c.advance(p_, Rows);
+    more_ = c.valid();
+    if (more_) request(c);
+    __syncwarp();
+    next_.set(c);
+  }
+
+  /// log2 of the tokens of a tile that share a table entry.
+  __device__ int piece_shift() const {
+    constexpr int kTileShift = kTokens == 64 ? 6 : kTokens == 32 ? 5 : 4;
+    return min(kTileShift, p_.block_shift);
+  }
+
+  /// K data of the block that holds the token `in_tile` tokens into tile i_.
+  __device__ const char* block_of(int in_tile) const {
+    const int entry = ((i_ - begin_) * kTokens + in_tile) >> piece_shift();
+    return reinterpret_cast<const char*>(__shfl_sync(0xffffffffu, base_, entry));
+  }
+
+  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last_) become zero;
+  /// `t` is the token of the first row.
+  template <bool Whole, int Row, int Count>
+  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t) {
+    constexpr int kChunks = Count * Row / 16;
+#pragma unroll
+    for (int c = 0; c < kChunks; c += 32) {
+      const int x = c + lane_;
+      if (c + 32 > kChunks && x >= kChunks) break;
+      const int row = x / (Row / 16);
+      const int chunk = x % (Row / 16);
+      const std::uint32_t dst = to + static_cast<std::uint32_t>(row * Row + ((chunk ^ swizzle(Row, row)) * 16));
+      if constexpr (Whole) {
+        ptx::copy_async_16(dst, from + lane_ * 16 + c * 16, policy_);
+      } else {
+        const bool valid = t + row >= first_ && t + row < last_;
+        ptx::copy_async_16(dst, from + x * 16, valid ? 16u : 0u, policy_);
+      }
+    }
+  }
+
+  /// A tile inside one block, all of whose tokens are wanted.
+  __device__ __forceinline__ void copy_tile(std::uint32_t stage, int t) {
+    const char* block = block_of(0);
+    const int row = t & ((1 << p_.block_shift) - 1);
+    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t);
+    copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
+    if constexpr (kParams > 0) {
+      if (lane_ < kParams * kTokens / 4) {
+        const char* from = block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
+        ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from + lane_ % (kTokens / 4) * 16, policy_);
+      }
+    }
+  }
+
+  /// Any tile, 16 tokens at a time.
+  __device__ void copy_pieces(std::uint32_t stage, int t) {
+    const int mask = (1 << p_.block_shift) - 1;
+#pragma unroll 1
+    for (int sub = 0; sub < kTokens; sub += 16) {
+      const char* block = block_of(sub);
+      const int row = (t + sub) & mask;
+      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub);
+      copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
+                                     t + sub);
+    }
+    if constexpr (kParams > 0) {
+      const int x = lane_ % (kTokens / 4) * 4;
+      const char* block = block_of(x);
+      if (lane_ < kParams * kTokens / 4) {
+        const char* from =
+            block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
+        // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
+        const int valid = t + x + 3 >= first_ ? min(max(last_ - (t + x), 0), 4) : 0;
+        ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
+      }
+    }
+  }
+
+  /// Sides that have parameters. A lane copies those of 4 tokens, keys first.
+  static constexpr int kParams = (param_bytes(K) > 0 ? 1 : 0) + (param_bytes(V) > 0 ? 1 : 0);
+  __device__ bool is_v_param() const { return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(V) > 0; }
+
+  const Params& p_;
+  SharedCursor next_;  ///< the item after the one being issued
+  bool more_;          ///< whether there is such an item
+  std::uint64_t policy_;
+  std::uint64_t entry_;
+  int lane_;
+  WarpTiles tiles_;
+  int i_;
+  int begin_;
+  int first_;
+  int last_;
+  std::uint64_t base_;
+  std::int64_t param_shift_;
+};
+
+}  // namespace pagedkv::cuda::decode

@@ -1,0 +1,159 @@
+#pragma once
+// From the warps' states to the output: the four warps of a CTA join theirs in a fixed order, and what a split gives is
+// written, or, for a sequence with one split, the final result.
+
+#include <cstdint>
+
+#include "cuda/decode/convert.cuh"
+#include "cuda/decode/params.h"
+#include "cuda/decode/policy.h"
+#include "cuda/decode/schedule.cuh"
+#include "cuda/decode/softmax.cuh"
+
+namespace pagedkv::cuda::decode {
+
+inline constexpr float kLn2 = 0.69314718055994531F;
+inline constexpr float kLog2E = 1.4426950408889634F;
+
+/// Four consecutive channels of a result row.
+template <class T>
+__device__ __forceinline__ void store_row(const Params& p, std::int64_t at, float4 x) {
+  if (p.o_is_f32) {
+    *reinterpret_cast<float4*>(static_cast<float*>(p.o) + at) = x;
+  } else {
+    constexpr bool kBf16 = dtype_of<T> == DType::bf16;
+    *reinterpret_cast<uint2*>(static_cast<T*>(p.o) + at) = {pack<kBf16>(x.x, x.y), pack<kBf16>(x.z, x.w)};
+  }
+}
+
+/// Joins the sink of a head to a row's maximum and sum; returns what the row's o is to be multiplied by to finish it.
+__device__ __forceinline__ float finish_row(const Params& p, int head, float& high, float& sum) {
+  float factor = 1.0F;
+  if (p.sinks != nullptr && p.own.rank == 0) {
+    const float sink = p.sinks[head] * kLog2E;
+    const float top = fmaxf(high, sink);
+    factor = exp2_approx(high - top);
+    sum = sum * factor + exp2_approx(sink - top);
+    high = top;
+  }
+  return sum == 0.0F ? 0.0F : factor / sum;
+}
+
+__device__ __forceinline__ float row_lse(float high, float sum) {
+  return sum == 0.0F ? -INFINITY : (high + log2f(sum)) * kLn2;
+}
+
+/// Position of (row, channel) in a warp's buffer of [rows][D] float32, arranged so that a fragment's lanes hit
+/// different banks. Pairs of channels stay together.
+template <KvType V, int D>
+__device__ __forceinline__ int buffer_index(int row, int dim) {
+  return row * D + (dim ^ (((row >> 1) & 3) << (V == KvType::int4 ? 1 : 3)));
+}
+
+/// What the warps of a CTA tell each other at the end of an item.
+template <int Rows>
+struct Exchange {
+  int offset[kWarps];        ///< of the warp's buffer in shared memory, or -1 if it had no tile
+  float2 ml[kWarps][Rows];   ///< maximum and sum of each row
+};
+
+/// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory.
+template <KvType V, int D, int N, bool Lifted>
+__device__ __forceinline__ void publish(const State<N, D>& st, bool worked, char* shared, int offset,
+                                        Exchange<8 * N>& exchange) {
+  using C = Convert<V>;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int g = lane / 4;
+  if (lane == 0) exchange.offset[warp] = worked ? offset : -1;
+  if (!worked) return;
+  float* buffer = reinterpret_cast<float*>(shared + offset);
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    float zero[2] = {0.0F, 0.0F};
+    float sum[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      sum[e] = sum_over_rows(st.sum[n][e]);
+      if constexpr (V != KvType::same) zero[e] = sum_over_rows(st.zero[n][e]);
+    }
+    const float inverse = V == KvType::same ? 1.0F : 1.0F / st.unit;
+#pragma unroll
+    for (int m = 0; m < D / 16; ++m) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int pair = 2 * m + i / 2;  // the fragment's rows are pair `pair % kPairs` of its chunk
+        const int dim = pair / C::kPairs * (128 / data_bits(V)) + C::value_dim(pair % C::kPairs, g);
+        const int row = n * 8 + 2 * (lane % 4) + i % 2;
+        float x = st.o[m][n][i];
+        if constexpr (V != KvType::same) {
+          x = fmaf(fmaf(-C::offset(pair % C::kPairs), st.ones[n][i % 2], x), inverse, zero[i % 2]);
+        }
+        buffer[buffer_index<V, D>(row, dim)] = x;
+      }
+    }
+    if (g == 0) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        exchange.ml[warp][n * 8 + 2 * (lane % 4) + e] = {st.high[n][e] - (Lifted ? kLift : 0.0F), sum[e]};
+      }
+    }
+  }
+}
+
+/// Joins what the warps have published, in their order, and writes the item's result.
+template <class T, KvType V, int D, int N>
+__device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, const char* shared,
+                                           const Exchange<8 * N>& exchange) {
+  constexpr int kRows = 8 * N;
+  const int row0 = item.row_tile * kRows;
+  const int rows_here = min(kRows, item.seq.q_len * p.group - row0);
+  const bool direct = item.seq.splits == 1;
+  const int q_heads = p.group * p.kv_heads;
+  for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
+    const int row = x / (D / 4);
+    const int dim = x % (D / 4) * 4;
+    int offset[kWarps];
+    float2 part[kWarps];
+    float high = kLow;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      offset[w] = exchange.offset[w];
+      part[w] = exchange.ml[w][row];
+      if (offset[w] >= 0) high = fmaxf(high, part[w].x);
+    }
+    float o[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+    float sum = 0.0F;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (offset[w] < 0) continue;
+      const float f = exp2_approx(part[w].x - high);
+      const float* y = reinterpret_cast<const float*>(shared + offset[w]);
+      const float2 y0 = *reinterpret_cast<const float2*>(y + buffer_index<V, D>(row, dim));
+      const float2 y1 = *reinterpret_cast<const float2*>(y + buffer_index<V, D>(row, dim + 2));
+      sum = fmaf(part[w].y, f, sum);
+      o[0] = fmaf(y0.x, f, o[0]);
+      o[1] = fmaf(y0.y, f, o[1]);
+      o[2] = fmaf(y1.x, f, o[2]);
+      o[3] = fmaf(y1.y, f, o[3]);
+    }
+    int token = 0;
+    int in_group = 0;
+    p.group_div(token, in_group, row0 + row);
+    const int head = item.head * p.group + in_group;
+    const std::int64_t q_row = std::int64_t{item.seq.q_begin + token} * q_heads + head;
+    if (direct) {
+      const float f = finish_row(p, head, high, sum);
+      const std::int64_t at = p.o_strides.batch * item.b + p.o_strides.start * item.seq.q_begin +
+                              p.o_strides.token * token + p.o_strides.head * head + dim;
+      store_row<T>(p, at, {o[0] * f, o[1] * f, o[2] * f, o[3] * f});
+      if (dim == 0 && p.lse != nullptr) p.lse[q_row] = row_lse(high, sum);
+    } else {
+      const std::int64_t slot = q_row * p.max_splits + item.split;
+      *reinterpret_cast<float4*>(p.partial_o + slot * D + dim) = {o[0], o[1], o[2], o[3]};
+      if (dim == 0) p.partial_ml[slot] = {high, sum};
+    }
+  }
+}
+
+}  // namespace pagedkv::cuda::decode

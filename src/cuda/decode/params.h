@@ -1,0 +1,57 @@
+#pragma once
+// What the decode kernels get: DecodeArgs with everything precomputed that the host can.
+
+#include <cstdint>
+
+#include "pagedkv/core/context_parallel.h"
+#include "pagedkv/ops.h"
+
+namespace pagedkv::cuda::decode {
+
+/// Bytes of the parts of a (layer, head) region, from the start of a block.
+struct Region {
+  std::int64_t layer_offset;
+  std::int64_t head_data_bytes;
+  std::int64_t v_data_shift;   ///< from K data to V data
+  std::int64_t param_offset;   ///< from the start of the layer
+  std::int64_t head_param_bytes;
+  std::int64_t v_param_shift;
+  std::int64_t block_bytes;
+};
+
+struct Params {
+  BlockTable table;
+  Region region;
+  int block_shift;  ///< log2 of block_len
+  int split_shift;        ///< log2 of the tokens of a split
+  int short_split_shift;  ///< the same for sequences of at most short_len tokens
+  int short_len;
+  // Expected times, on which CTAs share the work out.
+  int token_cost;  ///< of a token
+  int item_cost;   ///< of a work item besides its tokens
+  int unit_cost;   ///< of a change of queries
+  int batch;
+  const std::int32_t* cu_q;
+  const std::int32_t* cu_k;
+  const std::uint8_t* finished;
+  int kv_heads;
+  int group;  ///< q heads per kv head
+  core::FastDivmod group_div;
+  const void* q;
+  TokenStrides q_strides;
+  void* o;
+  TokenStrides o_strides;
+  bool o_is_f32;
+  float* lse;
+  float scale_log2;  ///< softmax_scale * log2(e)
+  float softcap;
+  int window;
+  const float* sinks;
+  core::Ownership own;
+  int max_q_len;
+  int max_splits;      ///< splits that a row's partial results have room for
+  float* partial_o;    ///< [max_total_q][q_heads][max_splits][head_dim]
+  float2* partial_ml;  ///< [max_total_q][q_heads][max_splits] maximum (log2 units) and sum
+};
+
+}  // namespace pagedkv::cuda::decode

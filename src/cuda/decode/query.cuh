@@ -1,0 +1,159 @@
+#pragma once
+// Queries as matrix fragments.
+
+#include <cstdint>
+
+#include "cuda/decode/convert.cuh"
+#include "cuda/decode/params.h"
+#include "pagedkv/core/half.h"
+
+namespace pagedkv::cuda::decode {
+
+/// What a lane holds of the queries of a tile of 8 N rows. Row r of the tile is query (row0 + r) / group of head
+/// (row0 + r) % group; fragments hold row lane / 4, the other fields rows 2 (lane % 4) + {0, 1}.
+template <int N, int D>
+struct Queries {
+  std::uint32_t fragment[N][D / 16][2];
+  float init[N][4];   ///< minus the conversion offsets' share of a product
+  float sum[N][2];    ///< sum of q
+  float scale[N][2];  ///< from products to log2 units
+};
+
+__device__ __forceinline__ std::uint32_t pack_f16(float lo, float hi) {
+  const __half2 h = __floats2half2_rn(lo, hi);
+  return *reinterpret_cast<const std::uint32_t*>(&h);
+}
+__device__ __forceinline__ std::uint32_t pack_bf16(float lo, float hi) {
+  const __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);
+  return *reinterpret_cast<const std::uint32_t*>(&h);
+}
+template <bool Bf16>
+__device__ __forceinline__ std::uint32_t pack(float lo, float hi) {
+  if constexpr (Bf16) {
+    return pack_bf16(lo, hi);
+  } else {
+    return pack_f16(lo, hi);
+  }
+}
+
+/// Two values of T from one word.
+template <class T>
+__device__ __forceinline__ float2 unpack(std::uint32_t w) {
+  if constexpr (dtype_of<T> == DType::bf16) {
+    return {__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u)};
+  } else {
+    return __half22float2(*reinterpret_cast<const __half2*>(&w));
+  }
+}
+
+/// The words of a lane's row as they lie in memory, on their way.
+template <int N, int D>
+struct RawQueries {
+  std::uint32_t word[N][D / 8];
+};
+
+/// Starts loading rows [row0, row0 + 8 N) of a kv head's queries; rows from `rows` on become zero.
+template <class T, KvType K, int N, int D>
+__device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const Params& p, int b, int q_begin, int head,
+                                              int row0, int rows) {
+  constexpr int kElements = Convert<K>::kWordElements;  // of a lane's piece of a chunk
+  constexpr int kWords = kElements / 2;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const int row = row0 + n * 8 + lane / 4;
+    const bool valid = row < rows;
+    int token = 0;
+    int in_group = 0;
+    p.group_div(token, in_group, valid ? row : 0);
+    const T* from = static_cast<const T*>(p.q) + p.q_strides.batch * b + p.q_strides.start * q_begin +
+                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group) +
+                    lane % 4 * kElements;
+#pragma unroll
+    for (int c = 0; c < D / (4 * kElements); ++c) {
+      std::uint32_t* w = raw.word[n] + c * kWords;
+      if constexpr (kWords == 4) {
+        const uint4 u = valid ? *reinterpret_cast<const uint4*>(from + c * 4 * kElements) : uint4{0, 0, 0, 0};
+        w[0] = u.x, w[1] = u.y, w[2] = u.z, w[3] = u.w;
+      } else if constexpr (kWords == 2) {
+        const uint2 u = valid ? *reinterpret_cast<const uint2*>(from + c * 4 * kElements) : uint2{0, 0};
+        w[0] = u.x, w[1] = u.y;
+      } else {
+        w[0] = valid ? *reinterpret_cast<const std::uint32_t*>(from + c * 4 * kElements) : 0u;
+      }
+    }
+  }
+}
+
+template <class T, KvType K, int N, int D>
+__device__ __forceinline__ void prepare_queries(Queries<N, D>& q, const Params& p, const RawQueries<N, D>& raw) {
+  using C = Convert<K>;
+  constexpr bool kBf16 = dtype_of<T> == DType::bf16 && K == KvType::same;
+  constexpr int kPieces = D / (4 * C::kWordElements);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    float x[kPieces][C::kWordElements];
+#pragma unroll
+    for (int c = 0; c < kPieces; ++c) {
+#pragma unroll
+      for (int i = 0; i < C::kWordElements / 2; ++i) {
+        const float2 f = unpack<T>(raw.word[n][c * (C::kWordElements / 2) + i]);
+        x[c][2 * i] = f.x;
+        x[c][2 * i + 1] = f.y;
+      }
+    }
+    // bf16 queries against codes: the products run in f16, so a power of two brings the row into its range.
+    float unit = 1.0F;
+    if constexpr (dtype_of<T> == DType::bf16 && K != KvType::same) {
+      float largest = 0.0F;
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+#pragma unroll
+        for (int i = 0; i < C::kWordElements; ++i) largest = fmaxf(largest, fabsf(x[c][i]));
+      }
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+      const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 1);
+      unit = __uint_as_float(static_cast<std::uint32_t>(exponent) << 23);  // 2^floor(log2 largest)
+      const float inverse = __uint_as_float(static_cast<std::uint32_t>(max(254 - exponent, 1)) << 23);
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+#pragma unroll
+        for (int i = 0; i < C::kWordElements; ++i) x[c][i] *= inverse;
+      }
+    }
+    float sum = 0.0F;
+    float offsets = 0.0F;
+#pragma unroll
+    for (int c = 0; c < kPieces; ++c) {
+#pragma unroll
+      for (int i = 0; i < C::kPairs; ++i) {
+        const int first = C::key_first(i);
+        const std::uint32_t w = pack<kBf16>(x[c][first], x[c][first + C::kKeyStep]);
+        const int pair = c * C::kPairs + i;
+        q.fragment[n][pair / 2][pair % 2] = w;
+        if constexpr (K != KvType::same) {
+          const float2 f = unpack<half_t>(w);
+          sum += f.x + f.y;
+          offsets += C::offset(i) * (f.x + f.y);
+        }
+      }
+    }
+    if constexpr (K != KvType::same) {
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      offsets += __shfl_xor_sync(0xffffffffu, offsets, 1);
+      offsets += __shfl_xor_sync(0xffffffffu, offsets, 2);
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int source = 4 * (2 * (lane % 4) + e);
+      q.scale[n][e] = __shfl_sync(0xffffffffu, unit, source) * p.scale_log2;
+      q.sum[n][e] = __shfl_sync(0xffffffffu, sum, source);
+      q.init[n][e] = q.init[n][e + 2] = -__shfl_sync(0xffffffffu, offsets, source);
+    }
+  }
+}
+
+}  // namespace pagedkv::cuda::decode

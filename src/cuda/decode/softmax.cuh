@@ -1,0 +1,240 @@
+#pragma once
+// Online softmax of a warp's tile. Scores lie as products leave them: row lane / 4 (+ 8) of 16 tokens, queries
+// 2 (lane % 4) + {0, 1} of each column tile.
+
+#include <cstdint>
+
+#include "cuda/decode/query.cuh"
+#include "cuda/ptx/mma.cuh"
+
+namespace pagedkv::cuda::decode {
+
+/// Stands for minus infinity where a difference is taken.
+inline constexpr float kLow = -1e30F;
+/// p stays below 2^kSlack times its nominal 1 before the reference maximum is raised (log2 units).
+inline constexpr float kSlack = 4.0F;
+/// f16 p of unquantised values is 2^kLift times its nominal value, so that small p keep their bits.
+inline constexpr float kLift = 10.0F;
+
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// Largest over the lanes that hold the same queries.
+__device__ __forceinline__ float max_over_rows(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 4));
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 8));
+  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 16));
+}
+__device__ __forceinline__ float sum_over_rows(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 4);
+  x += __shfl_xor_sync(0xffffffffu, x, 8);
+  return x + __shfl_xor_sync(0xffffffffu, x, 16);
+}
+
+/// What a warp has summed of an item.
+template <int N, int D>
+struct State {
+  float o[D / 16][N][4];  ///< sums of p times stored values, conversion offsets included
+  float ones[N][4];       ///< sums of p as the products used it (quantised values)
+  float high[N][2];       ///< reference maximum, log2 units
+  float sum[N][2];        ///< this lane's part of the sum of p
+  float zero[N][2];       ///< this lane's part of the sum of p * zero (quantised values)
+  float unit;             ///< power of two that p carries besides its scale (quantised values)
+
+  __device__ void reset() {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int m = 0; m < D / 16; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) o[m][n][i] = 0.0F;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) ones[n][i] = 0.0F;
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        high[n][e] = kLow;
+        sum[n][e] = 0.0F;
+        zero[n][e] = 0.0F;
+      }
+    }
+    unit = 0x1p120F;
+  }
+};
+
+/// Which keys the lane's queries see: [from, to) in local indices.
+template <int N>
+struct Visible {
+  int from[N][2];
+  int to[N][2];
+};
+
+template <class T, KvType K, KvType V, int D, int Tokens, int N>
+struct Softmax {
+  static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
+  static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;
+  static constexpr int kM = Tokens / 16;
+
+  /// Turns products into p fragments and updates the state. `params` is the shared memory address of the tile's key
+  /// parameters, value parameters behind them. `t` is the tile's first token.
+  template <bool Masked>
+  __device__ static void run(State<N, D>& st, const Queries<N, D>& q, const Visible<N>& visible, float softcap,
+                             float (&s)[kM][N][4], std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params,
+                             const std::uint32_t* v_params, int t) {
+    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+    if constexpr (K != KvType::same) {
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const float2 sz = unpack<T>(k_params[m * 16 + h * 8 + g]);
+#pragma unroll
+          for (int n = 0; n < N; ++n) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) s[m][n][2 * h + e] = fmaf(s[m][n][2 * h + e], sz.x, sz.y * q.sum[n][e]);
+          }
+        }
+      }
+    }
+    if (softcap > 0.0F) {
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            // softcap is in log2 units, as q.scale: tanh x = 1 - 2 / (e^2x + 1)
+            const float x = s[m][n][i] * q.scale[n][i % 2] * (2.0F * 1.4426950408889634F / softcap);
+            s[m][n][i] = softcap - __fdividef(2.0F * softcap, exp2_approx(fminf(x, 126.0F)) + 1.0F);
+          }
+        }
+      }
+    }
+    if constexpr (Masked) {
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int key = t + m * 16 + i / 2 * 8 + g;
+            const bool seen = key >= visible.from[n][i % 2] && key < visible.to[n][i % 2];
+            s[m][n][i] = seen ? s[m][n][i] : -INFINITY;
+          }
+        }
+      }
+    }
+
+    float vs[2 * kM];
+    float vz[2 * kM];
+    if constexpr (V != KvType::same) {
+#pragma unroll
+      for (int i = 0; i < 2 * kM; ++i) {
+        const float2 sz = unpack<T>(v_params[i * 8 + g]);
+        vs[i] = sz.x;
+        vz[i] = sz.y;
+      }
+    }
+
+    // The reference maximum follows lazily: it is raised only when p would leave its range.
+    float scale[N][2];
+    float top[N][2];
+    bool raise = false;
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        scale[n][e] = softcap > 0.0F ? 1.0F : q.scale[n][e];
+        float x = s[0][n][e];
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+          x = fmaxf(x, s[m][n][e]);
+          x = fmaxf(x, s[m][n][2 + e]);
+        }
+        top[n][e] = x * scale[n][e];
+        raise |= top[n][e] > st.high[n][e] + kSlack;
+      }
+    }
+    float largest = 0.0F;
+    if constexpr (V != KvType::same) {
+#pragma unroll
+      for (int i = 0; i < 2 * kM; ++i) largest = fmaxf(largest, vs[i]);
+      raise |= largest * st.unit > 2048.0F;
+    }
+    if (__any_sync(0xffffffffu, raise)) raise_reference(st, top, largest);
+
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      const float high[2] = {st.high[n][0] - kPLift, st.high[n][1] - kPLift};
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int e = i % 2;
+          float x = exp2_approx(fmaf(s[m][n][i], scale[n][e], -high[e]));
+          st.sum[n][e] += x;
+          if constexpr (V != KvType::same) {
+            const int row = 2 * m + i / 2;
+            if constexpr (Masked) {  // parameters of a key that is not seen may be anything
+              const bool seen = s[m][n][i] != -INFINITY;
+              st.zero[n][e] += seen ? x * vz[row] : 0.0F;
+              x = seen ? x * (vs[row] * st.unit) : 0.0F;
+            } else {
+              st.zero[n][e] = fmaf(x, vz[row], st.zero[n][e]);
+              x *= vs[row] * st.unit;
+            }
+          }
+          s[m][n][i] = x;
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          p[m][n][h] = ptx::movmatrix(pack<kBf16P>(s[m][n][2 * h], s[m][n][2 * h + 1]));
+        }
+      }
+    }
+  }
+
+ private:
+  /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
+  /// is its own, so that its bits do not depend on its neighbours in the tile.
+
+  __device__ static void raise_reference(State<N, D>& st, const float (&top)[N][2], float largest) {
+    float unit_factor = 1.0F;
+    if constexpr (V != KvType::same) {
+      const float all = max_over_rows(largest);
+      if (all * st.unit > 2048.0F) {
+        // 2^(9 - floor(log2 all)), at most 2^120
+        const int exponent = static_cast<int>(__float_as_uint(all) >> 23);
+        const int biased = min(max(127 + 9 - (exponent - 127), 1), 127 + 120);
+        const float unit = __uint_as_float(static_cast<std::uint32_t>(biased) << 23);
+        unit_factor = unit == st.unit ? 1.0F : unit / st.unit;
+        st.unit = unit;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float x = max_over_rows(top[n][e]);
+        const float high = x > st.high[n][e] + kSlack ? x : st.high[n][e];
+        const float factor = exp2_approx(st.high[n][e] - high);
+        st.high[n][e] = high;
+        st.sum[n][e] *= factor;
+        st.zero[n][e] *= factor;
+        const float f = factor * unit_factor;
+#pragma unroll
+        for (int m = 0; m < D / 16; ++m) {
+          st.o[m][n][e] *= f;
+          st.o[m][n][2 + e] *= f;
+        }
+        st.ones[n][e] *= f;
+        st.ones[n][2 + e] *= f;
+      }
+    }
+  }
+};
+
+}  // namespace pagedkv::cuda::decode

@@ -1,0 +1,44 @@
+#pragma once
+// Asynchronous copies from global to shared memory (sm_80): one instruction per function.
+
+#include <cstdint>
+
+namespace pagedkv::cuda::ptx {
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// An L2 policy for data that is read once.
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+/// 16 bytes, past L1.
+__device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, std::uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "l"(policy)
+               : "memory");
+}
+
+/// 16 bytes of which the first `bytes` are copied and the others set to zero.
+__device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                              std::uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from), "r"(bytes),
+               "l"(policy)
+               : "memory");
+}
+
+/// Closes the group of the copies that this thread has issued since the last call.
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/// Waits until at most `Left` of this thread's groups are unfinished.
+template <int Left>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+}
+
+}  // namespace pagedkv::cuda::ptx
