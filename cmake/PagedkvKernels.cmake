@@ -4,7 +4,7 @@
 set(_pagedkv_kernel_dir ${PROJECT_BINARY_DIR}/generated/cuda)
 
 function(pagedkv_kernels op)
-  cmake_parse_arguments(PARSE_ARGV 1 K "" "ARCH" "DTYPES;HEAD_DIMS;FORMATS;VARIANTS")
+  cmake_parse_arguments(PARSE_ARGV 1 K "" "ARCH;PART" "DTYPES;HEAD_DIMS;FORMATS;VARIANTS")
   if(K_UNPARSED_ARGUMENTS OR NOT K_DTYPES OR NOT K_HEAD_DIMS)
     message(FATAL_ERROR "pagedkv_kernels(${op}): DTYPES or HEAD_DIMS missing, or unknown ${K_UNPARSED_ARGUMENTS}")
   endif()
@@ -33,12 +33,12 @@ function(pagedkv_kernels op)
         endif()
         foreach(variant IN LISTS K_VARIANTS)
           set(id "KernelId<${K_ARCH}, ${type_${dtype}}, ${template_format}, ${dim}, ${variant}>")
-          string(APPEND instances "template struct Launch<${id}>\;\n")
+          string(APPEND instances "template struct Launch<${id}>;\n")
           set_property(GLOBAL APPEND_STRING PROPERTY pagedkv_table_${op}
             "    {${id}::key(), &Launch<${id}>::run},\n")
         endforeach()
       endforeach()
-      set(file ${_pagedkv_kernel_dir}/${op}_sm${K_ARCH}_${dtype}_${dim}.cu)
+      set(file ${_pagedkv_kernel_dir}/${op}_sm${K_ARCH}_${dtype}_${dim}${K_PART}.cu)
       file(CONFIGURE OUTPUT ${file} CONTENT
 "// Generated from cmake/KernelMatrix.cmake.
 #include \"cuda/${op}/${op}.cuh\"
@@ -70,8 +70,8 @@ namespace pagedkv::cuda::impl::${op} {
 
 std::span<const KernelEntry<Launcher>> kernels() {
   static constexpr KernelEntry<Launcher> kTable[] = {
-${entries}  }\;
-  return kTable\;
+${entries}  };
+  return kTable;
 }
 
 }  // namespace pagedkv::cuda::impl::${op}

@@ -6,6 +6,7 @@
 // checked without reading device memory are checked before anything is launched. Every function throws Error
 // (invalid_argument), (unsupported) when no kernel was built for the combination or device, or (cuda).
 
+#include <cstddef>
 #include <cstdint>
 
 #include "pagedkv/ops.h"
@@ -25,5 +26,19 @@ enum class Validation : std::uint8_t {
   /// for the stream, cannot be captured. Throws before the launch, naming sequence, index and value.
   full,
 };
+
+/// Bytes of workspace that decode() needs: 0 while no sequence can be split. Uses layout, max_total_q, max_k_len and
+/// q_heads; the contents need no preparation.
+std::size_t decode_workspace_bytes(const DecodeArgs& args);
+
+/// Attention of 1 .. 16 new tokens per sequence over the paged cache, which already holds them. head_dim 64, 96, 128,
+/// 192 or 256, block_len 16, 32, 64 or 128, T f16 or bf16, any formats, any number of q heads per kv head.
+///
+/// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options. Not on
+/// the batch, the block table, block_len, maxima, the device or whether a graph replays it.
+void decode(const DecodeArgs& args, Workspace workspace, Stream stream);
+
+/// As pagedkv::cpu::merge_partials(); T f16, bf16 or f32.
+void merge_partials(const MergePartialsArgs& args, Stream stream);
 
 }  // namespace pagedkv::cuda

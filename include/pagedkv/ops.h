@@ -162,6 +162,17 @@ struct AttentionArgs {
   /// whole row.
   std::int32_t v_offset = 0;
   std::int32_t v_dim = 0;
+
+  // Of pagedkv::cuda::decode() only; elsewhere they must be left out.
+
+  /// [batch] nonzero: the sequence is not worked on; its rows get o = 0 and lse = -inf (or the sink). May be null;
+  /// backend memory.
+  const std::uint8_t* finished = nullptr;
+  /// [max_total_q] bit j: the new token sees new token j of its sequence, in place of the causal order among them.
+  /// Older tokens are seen as ever. May be null; backend memory.
+  const std::uint32_t* tree_mask = nullptr;
+  /// > 1: scores of a query at position t > log_n_length are multiplied by log(t) / log(log_n_length).
+  std::int32_t log_n_length = 0;
 };
 
 using PrefillArgs = AttentionArgs;

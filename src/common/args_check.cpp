@@ -165,6 +165,14 @@ void check_args(const AttentionArgs& a, Backend backend) {
   }
   check_optional_pointer(kOwner, "lse", a.lse, alignof(float));
   check_optional_pointer(kOwner, "sinks", a.sinks, alignof(float));
+  check_optional_pointer(kOwner, "tree_mask", a.tree_mask, alignof(std::uint32_t));
+  check_at_least(kOwner, "log_n_length", a.log_n_length, 0);
+  if (a.log_n_length == 1) reject(kOwner, "log_n_length", 1, "0 for none, or at least 2");
+  if (backend == Backend::cpu) {
+    if (a.finished != nullptr) reject(kOwner, "finished", a.finished, "null on the CPU");
+    if (a.tree_mask != nullptr) reject(kOwner, "tree_mask", a.tree_mask, "null on the CPU");
+    if (a.log_n_length != 0) reject(kOwner, "log_n_length", a.log_n_length, "0 on the CPU");
+  }
   if (a.batch == 0) return;
   check_cu(kOwner, "cu_q", a.cu_q);
   check_cu(kOwner, "cu_k", a.cu_k);

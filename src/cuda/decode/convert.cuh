@@ -10,7 +10,7 @@
 #include "pagedkv/core/hd.h"
 #include "pagedkv/types.h"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 __device__ __forceinline__ std::uint32_t and_or(std::uint32_t x, std::uint32_t mask, std::uint32_t bits) {
   std::uint32_t r;
@@ -68,4 +68,4 @@ struct Convert<KvType::int4> {
   __device__ static int value_dim(int i, int g) { return 8 * (g / 2) + g % 2 + 2 * i; }
 };
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -8,18 +8,14 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
-/// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
-/// that share a row does not show in its bits.
-inline constexpr int kFoldRun = 16;
-
-/// One warp per row and run at a time; block (rows of one token and head), `kFoldWarps` warps.
+/// A CTA per row: run r of its splits is summed by warp r % FoldWarps. Rows that were not split are finished already.
 template <class T, int D, int FoldWarps>
 __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_constant__ Params p, int rows_per_tile) {
   constexpr int kVectors = (D / 4 + 31) / 32;
-  __shared__ float4 sums[FoldWarps][kVectors][32];
-  __shared__ float parts[FoldWarps];
+  [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];
+  [[maybe_unused]] __shared__ float parts[FoldWarps];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int q_heads = p.group * p.kv_heads;
@@ -45,7 +41,7 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
 
   const std::int64_t q_row = std::int64_t{q_index} * q_heads + head;
   const float2* ml = p.partial_ml + q_row * p.max_splits;
-  const float* part = p.partial_o + q_row * p.max_splits * D;
+  const float* part = p.partial_o + q_row * p.max_splits * D + lane * 4;
   float high = kLow;
   for (int i = lane; i < seq.splits; i += 32) high = fmaxf(high, ml[i].x);
 #pragma unroll
@@ -58,19 +54,35 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
     float sum = 0.0F;
     const int begin = run0 + warp * kFoldRun;
     const int end = min(begin + kFoldRun, seq.splits);
-#pragma unroll 8
-    for (int i = begin; i < end; ++i) {
-      const float2 x = ml[i];
-      const float f = exp2_approx(x.x - high);
-      sum = fmaf(x.y, f, sum);
+    // Lane i has the weight and the sum of split begin + i.
+    const bool mine = lane < kFoldRun && begin + lane < end;
+    const float2 own_ml = mine ? ml[begin + lane] : float2{kLow, 0.0F};
+    float weight = 0.0F;
+    constexpr int kAhead = 4;
+    for (int i0 = begin; i0 < end; i0 += kAhead) {
+      float4 y[kAhead][kVectors];
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        if (D % 128 != 0 && (v * 32 + lane) * 4 >= D) continue;
-        const float4 y = *reinterpret_cast<const float4*>(part + std::int64_t{i} * D + (v * 32 + lane) * 4);
-        o[v].x = fmaf(y.x, f, o[v].x);
-        o[v].y = fmaf(y.y, f, o[v].y);
-        o[v].z = fmaf(y.z, f, o[v].z);
-        o[v].w = fmaf(y.w, f, o[v].w);
+      for (int j = 0; j < kAhead; ++j) {
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          y[j][v] = {};
+          if (i0 + j >= end || (D % 128 != 0 && (v * 32 + lane) * 4 >= D)) continue;
+          y[j][v] = *reinterpret_cast<const float4*>(part + std::int64_t{i0 + j} * D + v * 128);
+        }
+      }
+      if (i0 == begin) weight = mine ? exp2_approx(own_ml.x - high) : 0.0F;
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (i0 + j >= end) break;
+        const float f = __shfl_sync(0xffffffffu, weight, i0 + j - begin);
+        sum = fmaf(__shfl_sync(0xffffffffu, own_ml.y, i0 + j - begin), f, sum);
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          o[v].x = fmaf(y[j][v].x, f, o[v].x);
+          o[v].y = fmaf(y[j][v].y, f, o[v].y);
+          o[v].z = fmaf(y[j][v].z, f, o[v].z);
+          o[v].w = fmaf(y[j][v].w, f, o[v].w);
+        }
       }
     }
     if constexpr (FoldWarps == 1) {
@@ -110,4 +122,4 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
   if (lane == 0 && p.lse != nullptr) p.lse[q_row] = row_lse(high, total_sum);
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -14,21 +14,21 @@
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
-/// Local key range that query `token` of a sequence sees.
+/// Local key range that query `token` of a sequence sees. With a tree mask its bits decide about the new tokens.
 __device__ __forceinline__ void visible_range(const Params& p, const Sequence& seq, int token, int& from, int& to) {
   const int position = seq.k_len - seq.q_len + token;
-  to = min(p.own.count(position + 1), seq.last);
-  from = p.window > 0 && position - p.window + 1 > 0 ? p.own.count(position - p.window + 1) : 0;
+  to = p.tree_mask != nullptr ? seq.last : min(local_count(p, position + 1), seq.last);
+  from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
 }
 
-template <int Arch, class T, KvType K, KvType V, int D, int N>
-__global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void decode_kernel(
-    const __grid_constant__ Params p) {
+template <class T, KvType K, KvType V, int D, int N>
+__global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
+                                                      N)) void decode_kernel(const __grid_constant__ Params p) {
   using S = Stage<K, V, D>;
   constexpr int kTokens = S::kTokens;
-  constexpr int kStages = stages(Arch, K, V, D, N);
+  constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   static_assert(kStages >= 2);
   static_assert(128 + sizeof(Exchange<kRows>) + 2 * kWarps * sizeof(Cursor) <= extra_shared_bytes(N));
@@ -51,7 +51,9 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void de
   const Cursor start = find_start(p, kRows, *reinterpret_cast<Start*>(extra));
   if (!start.valid()) return;
   current.set(start);
-
+  RawQueries<N, D> raw;
+  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
+                            start.seq.q_len * p.group);
 
   Loader<K, V, D, kRows> loader(p, start, places + 1);
   int stage = 0;  // the free one; the others are in flight, oldest first
@@ -66,9 +68,6 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void de
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
-  RawQueries<N, D> raw;
-  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
-                            start.seq.q_len * p.group);
 
   for (bool more = true; more;) {
     if (new_queries) {
@@ -76,18 +75,30 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void de
       const int rows = item.seq.q_len * p.group;
       const int row0 = item.row_tile * kRows;
       prepare_queries<T, K, N, D>(q, p, raw);
+      const int history = item.seq.k_len - item.seq.q_len;
+      visible.history = local_count(p, history);
+      visible.own = p.own;
+      visible.history_position = history;
 #pragma unroll
       for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const int row = row0 + n * 8 + 2 * (lane % 4) + e;
           visible.from[n][e] = visible.to[n][e] = 0;
-          if (row < rows) visible_range(p, item.seq, p.group_div.div(row), visible.from[n][e], visible.to[n][e]);
+          visible.tree[n][e] = 0xffffffffu;
+          if (row >= rows) continue;
+          const int token = p.group_div.div(row);
+          visible_range(p, item.seq, token, visible.from[n][e], visible.to[n][e]);
+          if (p.tree_mask != nullptr) visible.tree[n][e] = __ldg(p.tree_mask + item.seq.q_begin + token);
+          if (p.log_n_length > 0 && history + token > p.log_n_length) {
+            q.scale[n][e] *= log2f(static_cast<float>(history + token)) * p.inverse_log2_n;
+          }
         }
       }
       int unused = 0;
       visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
       visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
+      if (p.tree_mask != nullptr) full_to = min(full_to, visible.history);
     }
 
     const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
@@ -107,9 +118,9 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void de
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
       if (t >= full_from && t + kTokens <= full_to) {
-        Soft::template run<false>(st, q, visible, p.softcap, s, prob, k_params, v_params, t);
+        Soft::template run<false>(st, q, visible, p.softcap_log2, s, prob, k_params, v_params, t);
       } else {
-        Soft::template run<true>(st, q, visible, p.softcap, s, prob, k_params, v_params, t);
+        Soft::template run<true>(st, q, visible, p.softcap_log2, s, prob, k_params, v_params, t);
       }
       value_products<V, D, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV, prob);
       if constexpr (V != KvType::same) {
@@ -142,4 +153,4 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(Arch, K, V, D, N)) void de
   ptx::wait_copies<0>();
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

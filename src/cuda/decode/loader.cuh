@@ -1,6 +1,6 @@
 #pragma once
-// Each warp feeds itself: it copies the tiles that it will work on into its own ring in shared memory, several ahead and
-// across the borders of work items, so that no barrier stands between memory and the tensor cores.
+// Each warp feeds itself: it copies the tiles that it will work on into its own ring in shared memory, several ahead
+// and across the borders of work items, so that no barrier stands between memory and the tensor cores.
 
 #include <cstdint>
 
@@ -9,7 +9,7 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/ptx/async_copy.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// Where a stage of the ring holds what. Rows are swizzled in 16-byte chunks (policy.h).
 template <KvType K, KvType V, int D>
@@ -113,7 +113,8 @@ class Loader {
     tiles_.end = max(tiles_.end, i_);
     std::uint64_t block = entry_;
     if (p_.table.pointers == nullptr) {
-      block = reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
+      block =
+          reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
     }
     base_ = block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
     param_shift_ = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
@@ -186,8 +187,7 @@ class Loader {
       const int x = lane_ % (kTokens / 4) * 4;
       const char* block = block_of(x);
       if (lane_ < kParams * kTokens / 4) {
-        const char* from =
-            block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
+        const char* from = block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
         // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
         const int valid = t + x + 3 >= first_ ? min(max(last_ - (t + x), 0), 4) : 0;
         ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
@@ -197,7 +197,9 @@ class Loader {
 
   /// Sides that have parameters. A lane copies those of 4 tokens, keys first.
   static constexpr int kParams = (param_bytes(K) > 0 ? 1 : 0) + (param_bytes(V) > 0 ? 1 : 0);
-  __device__ bool is_v_param() const { return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(V) > 0; }
+  __device__ bool is_v_param() const {
+    return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(V) > 0;
+  }
 
   const Params& p_;
   SharedCursor next_;  ///< the item after the one being issued
@@ -214,4 +216,4 @@ class Loader {
   std::int64_t param_shift_;
 };
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -10,7 +10,7 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 inline constexpr float kLn2 = 0.69314718055994531F;
 inline constexpr float kLog2E = 1.4426950408889634F;
@@ -53,8 +53,8 @@ __device__ __forceinline__ int buffer_index(int row, int dim) {
 /// What the warps of a CTA tell each other at the end of an item.
 template <int Rows>
 struct Exchange {
-  int offset[kWarps];        ///< of the warp's buffer in shared memory, or -1 if it had no tile
-  float2 ml[kWarps][Rows];   ///< maximum and sum of each row
+  int offset[kWarps];       ///< of the warp's buffer in shared memory, or -1 if it had no tile
+  float2 ml[kWarps][Rows];  ///< maximum and sum of each row
 };
 
 /// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory.
@@ -156,4 +156,4 @@ __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, 
   }
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -6,14 +6,14 @@
 #include "pagedkv/core/context_parallel.h"
 #include "pagedkv/ops.h"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// Bytes of the parts of a (layer, head) region, from the start of a block.
 struct Region {
   std::int64_t layer_offset;
   std::int64_t head_data_bytes;
-  std::int64_t v_data_shift;   ///< from K data to V data
-  std::int64_t param_offset;   ///< from the start of the layer
+  std::int64_t v_data_shift;  ///< from K data to V data
+  std::int64_t param_offset;  ///< from the start of the layer
   std::int64_t head_param_bytes;
   std::int64_t v_param_shift;
   std::int64_t block_bytes;
@@ -22,7 +22,7 @@ struct Region {
 struct Params {
   BlockTable table;
   Region region;
-  int block_shift;  ///< log2 of block_len
+  int block_shift;        ///< log2 of block_len
   int split_shift;        ///< log2 of the tokens of a split
   int short_split_shift;  ///< the same for sequences of at most short_len tokens
   int short_len;
@@ -34,6 +34,7 @@ struct Params {
   const std::int32_t* cu_q;
   const std::int32_t* cu_k;
   const std::uint8_t* finished;
+  const std::uint32_t* tree_mask;
   int kv_heads;
   int group;  ///< q heads per kv head
   core::FastDivmod group_div;
@@ -43,15 +44,16 @@ struct Params {
   TokenStrides o_strides;
   bool o_is_f32;
   float* lse;
-  float scale_log2;  ///< softmax_scale * log2(e)
-  float softcap;
+  float scale_log2;      ///< softmax_scale * log2(e)
+  float softcap_log2;    ///< softcap * log2(e), 0 for none
+  int log_n_length;      ///< queries behind this position are scaled, 0 for none
+  float inverse_log2_n;  ///< 1 / log2(log_n_length)
   int window;
   const float* sinks;
   core::Ownership own;
-  int max_q_len;
   int max_splits;      ///< splits that a row's partial results have room for
   float* partial_o;    ///< [max_total_q][q_heads][max_splits][head_dim]
   float2* partial_ml;  ///< [max_total_q][q_heads][max_splits] maximum (log2 units) and sum
 };
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

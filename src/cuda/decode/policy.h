@@ -8,10 +8,17 @@
 #include "pagedkv/core/hd.h"
 #include "pagedkv/types.h"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// Warps of a CTA; tile j of a split is worked on by warp j % kWarps.
 inline constexpr int kWarps = 4;
+
+// The architecture that this code is being compiled for.
+#if defined(__CUDA_ARCH__)
+inline constexpr int kTargetArch = __CUDA_ARCH__ / 10;
+#else
+inline constexpr int kTargetArch = 90;
+#endif
 
 PAGEDKV_HD_CONSTEXPR int data_bits(KvType type) {
   return type == KvType::same ? 16 : type == KvType::int8 ? 8 : 4;
@@ -30,21 +37,46 @@ PAGEDKV_HD_CONSTEXPR int token_bytes(KvType k, KvType v, int dim) {
   return row_bytes(k, dim) + row_bytes(v, dim) + param_bytes(k) + param_bytes(v);
 }
 
-/// Tokens that a warp takes at a time: 4 to 16 KiB.
+/// Tokens that a warp takes at a time: 4 to 16 KiB, and at least the 8 rows of float32 that an item's result takes.
 PAGEDKV_HD_CONSTEXPR int tile_tokens(KvType k, KvType v, int dim) {
   const int bytes = row_bytes(k, dim) + row_bytes(v, dim);
-  return bytes <= 160 ? 64 : bytes <= 320 ? 32 : 16;
+  if (bytes <= 160) return 64;
+  return bytes <= 320 || 16 * bytes < 8 * dim * 4 ? 32 : 16;
 }
 
 PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
   return tile_tokens(k, v, dim) * token_bytes(k, v, dim);
 }
 
-/// Tokens of a split: a power of two, about 256 KiB.
-PAGEDKV_HD_CONSTEXPR int split_tokens(KvType k, KvType v, int dim) {
-  const int tokens = 256 * 1024 / (row_bytes(k, dim) + row_bytes(v, dim));
-  return tokens >= 1024 ? 1024 : tokens >= 512 ? 512 : 256;
+/// log2 of the tokens of a split. Long splits cost less (each end of a split costs about as much as 30 KiB), short ones
+/// give a short sequence more CTAs.
+PAGEDKV_HD_CONSTEXPR int split_shift(KvType k, KvType v, int dim) {
+  return row_bytes(k, dim) + row_bytes(v, dim) > 320 ? 10 : 11;
 }
+
+/// Sequences of at most this many tokens use splits of 1 << kShortSplitShift tokens.
+inline constexpr int kShortLength = 1024;
+inline constexpr int kShortSplitShift = 8;
+
+/// Most splits of a sequence of at most `k_len` tokens.
+PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
+  const int shift = split_shift(k, v, dim);
+  const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << shift) - 1) >> shift);
+  const int short_length = k_len < kShortLength ? k_len : kShortLength;
+  const int short_splits = (short_length + (1 << kShortSplitShift) - 1) >> kShortSplitShift;
+  const int most = long_splits > short_splits ? long_splits : short_splits;
+  return most > 1 ? most : 1;
+}
+
+/// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile.
+inline constexpr int kItemBytes = 24 * 1024;
+inline constexpr int kUnitBytes = 48 * 1024;
+
+/// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
+/// that share a row does not show in its bits.
+inline constexpr int kFoldRun = 16;
+/// Warps that share a row of more splits than that.
+inline constexpr int kFoldWarps = 4;
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, two cursors per warp.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
@@ -87,4 +119,4 @@ PAGEDKV_HD_CONSTEXPR int swizzle(int row_bytes, int row) {
   return ((row & 7) >> (3 - bits)) & ((1 << bits) - 1);
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -7,7 +7,7 @@
 #include "cuda/decode/params.h"
 #include "pagedkv/core/half.h"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// What a lane holds of the queries of a tile of 8 N rows. Row r of the tile is query (row0 + r) / group of head
 /// (row0 + r) % group; fragments hold row lane / 4, the other fields rows 2 (lane % 4) + {0, 1}.
@@ -67,8 +67,7 @@ __device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const Param
     int in_group = 0;
     p.group_div(token, in_group, valid ? row : 0);
     const T* from = static_cast<const T*>(p.q) + p.q_strides.batch * b + p.q_strides.start * q_begin +
-                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group) +
-                    lane % 4 * kElements;
+                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group) + lane % 4 * kElements;
 #pragma unroll
     for (int c = 0; c < D / (4 * kElements); ++c) {
       std::uint32_t* w = raw.word[n] + c * kWords;
@@ -156,4 +155,4 @@ __device__ __forceinline__ void prepare_queries(Queries<N, D>& q, const Params& 
   }
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

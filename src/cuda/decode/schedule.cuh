@@ -1,14 +1,14 @@
 #pragma once
-// Which CTA does what. A work item is (sequence, kv head and tile of its rows, split at an absolute position). Items are
-// laid on a line in that order, each as long as it is expected to take; CTA c takes those that start in its c-th of the
-// line. Lengths are read on the device, so the host plans nothing.
+// Which CTA does what. A work item is (sequence, kv head and tile of its rows, split at an absolute position). Items
+// are laid on a line in that order, each as long as it is expected to take; CTA c takes those that start in its c-th of
+// the line. Lengths are read on the device, so the host plans nothing.
 
 #include <cstdint>
 
 #include "cuda/decode/params.h"
 #include "cuda/decode/policy.h"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// One sequence of the batch, as the schedule sees it. Indices of keys are local to this context-parallel rank.
 struct Sequence {
@@ -27,25 +27,30 @@ struct Sequence {
   __device__ int end(int split) const { return min(last, (split0 + split + 1) << split_shift); }
 };
 
+/// How many of the first `n` positions lie on this rank.
+__device__ __forceinline__ int local_count(const Params& p, int n) {
+  return p.own.size.divisor == 1 ? n : p.own.count(n);
+}
+
 __device__ __forceinline__ Sequence load_sequence(const Params& p, int b, int rows_per_tile) {
   Sequence s;
   s.q_begin = __ldg(p.cu_q + b);
   const int q_end = __ldg(p.cu_q + b + 1);
   const int k_begin = __ldg(p.cu_k + b);
   const int k_end = __ldg(p.cu_k + b + 1);
-  s.table_row = p.table.cu_blocks != nullptr ? std::int64_t{__ldg(p.table.cu_blocks + b)}
-                                             : std::int64_t{b} * p.table.row_stride;
+  s.table_row =
+      p.table.cu_blocks != nullptr ? std::int64_t{__ldg(p.table.cu_blocks + b)} : std::int64_t{b} * p.table.row_stride;
   const bool finished = p.finished != nullptr && __ldg(p.finished + b) != 0;
   s.q_len = q_end - s.q_begin;
   s.k_len = k_end - k_begin;
   const int history = s.k_len - s.q_len;
-  s.last = finished ? 0 : p.own.count(s.k_len);
-  const int first_position = p.window > 0 && history - p.window + 1 > 0 ? history - p.window + 1 : 0;
-  s.first = min(p.own.count(first_position), s.last);
+  s.last = finished ? 0 : local_count(p, s.k_len);
+  s.first = p.window > 0 ? min(local_count(p, max(history - p.window + 1, 0)), s.last) : 0;
   s.split_shift = s.k_len <= p.short_len ? p.short_split_shift : p.split_shift;
   s.split0 = s.first >> s.split_shift;
   s.splits = s.last > s.first ? ((s.last - 1) >> s.split_shift) - s.split0 + 1 : 1;
-  s.row_tiles = (s.q_len * p.group + rows_per_tile - 1) / rows_per_tile;
+  s.row_tiles = static_cast<int>(static_cast<unsigned>(s.q_len * p.group + rows_per_tile - 1) /
+                                 static_cast<unsigned>(rows_per_tile));
   return s;
 }
 
@@ -122,8 +127,9 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
   const int b1 = min(b0 + strip, p.batch);
 
   std::int64_t mine = 0;
+  Sequence s{};
   for (int b = b0; b < b1; ++b) {
-    const Sequence s = load_sequence(p, b, rows_per_tile);
+    s = load_sequence(p, b, rows_per_tile);
     mine += std::int64_t{unit_cost(p, s)} * (s.row_tiles * p.kv_heads);
   }
   std::int64_t before = mine;  // inclusive scan, then exclusive
@@ -149,12 +155,14 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
     // The first item that starts at or after `from`.
     std::int64_t at = before;
     int b = b0;
-    Sequence s = load_sequence(p, b, rows_per_tile);
     int cost = unit_cost(p, s);
-    while (at + std::int64_t{cost} * (s.row_tiles * p.kv_heads) <= from) {
-      at += std::int64_t{cost} * (s.row_tiles * p.kv_heads);
-      s = load_sequence(p, ++b, rows_per_tile);
-      cost = unit_cost(p, s);
+    if (b1 - b0 > 1) {
+      for (;; ++b) {
+        s = load_sequence(p, b, rows_per_tile);
+        cost = unit_cost(p, s);
+        if (at + std::int64_t{cost} * (s.row_tiles * p.kv_heads) > from) break;
+        at += std::int64_t{cost} * (s.row_tiles * p.kv_heads);
+      }
     }
     auto unit = static_cast<int>(divide(from - at, cost));
     at += std::int64_t{unit} * cost;
@@ -195,4 +203,4 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
   return c;
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -7,7 +7,7 @@
 #include "cuda/decode/query.cuh"
 #include "cuda/ptx/mma.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 /// Stands for minus infinity where a difference is taken.
 inline constexpr float kLow = -1e30F;
@@ -65,11 +65,21 @@ struct State {
   }
 };
 
-/// Which keys the lane's queries see: [from, to) in local indices.
+/// Which keys the lane's queries see: local indices [from, to), and of the sequence's new tokens those whose bit is
+/// set.
 template <int N>
 struct Visible {
   int from[N][2];
   int to[N][2];
+  std::uint32_t tree[N][2];
+  int history;  ///< first local index of a new token
+  int history_position;
+  core::Ownership own;
+
+  __device__ bool operator()(int n, int e, int key) const {
+    if (key < from[n][e] || key >= to[n][e]) return false;
+    return key < history || (tree[n][e] >> ((own.position(key) - history_position) & 31) & 1u) != 0u;
+  }
 };
 
 template <class T, KvType K, KvType V, int D, int Tokens, int N>
@@ -121,8 +131,7 @@ struct Softmax {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int key = t + m * 16 + i / 2 * 8 + g;
-            const bool seen = key >= visible.from[n][i % 2] && key < visible.to[n][i % 2];
-            s[m][n][i] = seen ? s[m][n][i] : -INFINITY;
+            s[m][n][i] = visible(n, i % 2, key) ? s[m][n][i] : -INFINITY;
           }
         }
       }
@@ -237,4 +246,4 @@ struct Softmax {
   }
 };
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

@@ -1,7 +1,7 @@
 #pragma once
-// The two matrix products of a tile: scores = K q (tokens on M, queries on N) and O += V^T p (channels on M, tokens on K,
-// queries on N). Neither order of channels nor rows of M have to be the natural one, so every fragment is a word of a
-// stored row as it lies (convert.cuh).
+// The two matrix products of a tile: scores = K q (tokens on M, queries on N) and O += V^T p (channels on M, tokens on
+// K, queries on N). Neither order of channels nor rows of M have to be the natural one, so every fragment is a word of
+// a stored row as it lies (convert.cuh).
 
 #include <cstdint>
 
@@ -9,7 +9,7 @@
 #include "cuda/decode/policy.h"
 #include "cuda/ptx/mma.cuh"
 
-namespace pagedkv::cuda::decode {
+namespace pagedkv::cuda::impl::decode {
 
 template <bool Bf16>
 __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
@@ -21,8 +21,8 @@ __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], 
   }
 }
 
-/// Shared memory addresses that this lane gives ldmatrix for a tile of Tokens rows of Row bytes. One load covers 32 rows
-/// of one chunk, or 16 rows of two chunks.
+/// Shared memory addresses that this lane gives ldmatrix for a tile of Tokens rows of Row bytes. One load covers 32
+/// rows of one chunk, or 16 rows of two chunks.
 template <int Row, int Tokens>
 class Rows {
   static constexpr int kMask = (1 << swizzle_bits(Row)) - 1;
@@ -55,9 +55,9 @@ class Rows {
 
 /// s[m][n] = K tile m (16 tokens) times queries of column tile n, plus `init`.
 template <KvType F, int D, int Tokens, int N, bool Bf16>
-__device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4],
-                                             const Rows<row_bytes(F, D), Tokens>& rows, std::uint32_t tile,
-                                             const std::uint32_t (&q)[N][D / 16][2], const float (&init)[N][4]) {
+__device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
+                                             std::uint32_t tile, const std::uint32_t (&q)[N][D / 16][2],
+                                             const float (&init)[N][4]) {
   using C = Convert<F>;
   using R = Rows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;  // chunks that make whole steps of 16 channels
@@ -119,9 +119,8 @@ __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4],
 
 /// o[m][n] += V^T (16 channels) times p of column tile n.
 template <KvType F, int D, int Tokens, int N, bool Bf16>
-__device__ __forceinline__ void value_products(float (&o)[D / 16][N][4],
-                                               const Rows<row_bytes(F, D), Tokens>& rows, std::uint32_t tile,
-                                               const std::uint32_t (&p)[Tokens / 16][N][2]) {
+__device__ __forceinline__ void value_products(float (&o)[D / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
+                                               std::uint32_t tile, const std::uint32_t (&p)[Tokens / 16][N][2]) {
   using C = Convert<F>;
   using R = Rows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;
@@ -173,4 +172,4 @@ __device__ __forceinline__ void value_products(float (&o)[D / 16][N][4],
   }
 }
 
-}  // namespace pagedkv::cuda::decode
+}  // namespace pagedkv::cuda::impl::decode

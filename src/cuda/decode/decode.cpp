@@ -1,0 +1,60 @@
+#include "cuda/decode/decode.h"
+
+#include <fmt/format.h>
+
+#include "common/args_check.h"
+#include "common/check.h"
+#include "cuda/decode/partials.h"
+#include "cuda/device.h"
+
+namespace pagedkv::cuda {
+namespace {
+
+constexpr const char* kOwner = "DecodeArgs";
+constexpr std::int32_t kMaxQueries = 16;
+constexpr std::uintptr_t kWorkspaceAlignment = 256;
+
+void check_decode(const DecodeArgs& a) {
+  common::check_args(a, common::Backend::cuda);
+  if (!a.causal) common::reject(kOwner, "causal", "false", "true");
+  common::check_range(kOwner, "max_q_len", a.max_q_len, a.batch > 0 ? 1 : 0, kMaxQueries);
+  const std::int32_t len = a.layout.block_len;
+  if (len != 16 && len != 32 && len != 64 && len != 128) {
+    throw Error(ErrorCode::unsupported, "DecodeArgs.layout.block_len", std::to_string(len), "16, 32, 64 or 128");
+  }
+  if (a.layout.shared_kv) {
+    throw Error(ErrorCode::unsupported, "DecodeArgs.layout.shared_kv", "true", "false");
+  }
+}
+
+}  // namespace
+
+std::size_t decode_workspace_bytes(const DecodeArgs& args) {
+  const impl::decode::PartialsLayout l = impl::decode::partials_layout(args);
+  return l.o_bytes + l.ml_bytes;
+}
+
+void decode(const DecodeArgs& args, Workspace workspace, Stream stream) {
+  check_decode(args);
+  const std::size_t need = decode_workspace_bytes(args);
+  if (need > 0) {
+    common::check_pointer("Workspace", "data", workspace.data, kWorkspaceAlignment);
+    common::check_at_least("Workspace", "bytes", static_cast<std::int64_t>(workspace.bytes),
+                           static_cast<std::int64_t>(need));
+  }
+  if (args.batch == 0 || args.max_total_q == 0) return;
+
+  const auto table = impl::decode::kernels();
+  KernelKey key{current_device().arch, args.layout.dtype, false, args.layout.format, args.layout.head_dim, 1};
+  // More than 8 rows of a kv head are read together where there is a kernel for it.
+  if (args.max_q_len * (args.q_heads / args.layout.kv_heads) > 8) {
+    KernelKey wide = key;
+    wide.variant = 2;
+    for (const auto& entry : table) {
+      if (serves(entry.key, wide)) key = wide;
+    }
+  }
+  find_kernel("decode", table, key)(args, workspace, stream);
+}
+
+}  // namespace pagedkv::cuda

@@ -1,0 +1,115 @@
+#pragma once
+// Launches of the decode kernels; instantiated by the generated files.
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "cuda/check.h"
+#include "cuda/decode/decode.h"
+#include "cuda/decode/fold.cuh"
+#include "cuda/decode/kernel.cuh"
+#include "cuda/decode/partials.h"
+#include "cuda/device.h"
+
+namespace pagedkv::cuda::impl::decode {
+
+inline int log2_of(int x) {
+  int n = 0;
+  while ((1 << n) < x) ++n;
+  return n;
+}
+
+inline Params make_params(const DecodeArgs& a, Workspace workspace) {
+  const BlockLayout& l = a.layout;
+  const PartialsLayout partials = partials_layout(a);
+  Params p{};
+  p.table = a.table;
+  p.region = {l.layer_offset(a.layer), l.head_data_bytes, l.v_data_shift(), l.param_offset,
+              l.head_param_bytes,      l.v_param_shift(), l.block_bytes};
+  p.block_shift = log2_of(l.block_len);
+  p.split_shift = split_shift(l.format.k, l.format.v, l.head_dim);
+  p.short_split_shift = kShortSplitShift;
+  p.short_len = kShortLength;
+  p.batch = a.batch;
+  p.cu_q = a.cu_q;
+  p.cu_k = a.cu_k;
+  p.finished = a.finished;
+  p.tree_mask = a.tree_mask;
+  p.kv_heads = l.kv_heads;
+  p.group = a.q_heads / l.kv_heads;
+  p.group_div = core::FastDivmod(p.group);
+  p.q = a.q;
+  p.q_strides = a.q_strides;
+  p.o = a.o;
+  p.o_strides = a.o_strides;
+  p.o_is_f32 = a.o_is_f32;
+  p.lse = a.lse;
+  const float scale = a.softmax_scale > 0.0F ? a.softmax_scale : 1.0F / std::sqrt(static_cast<float>(l.head_dim));
+  p.scale_log2 = scale * kLog2E;
+  p.softcap_log2 = a.softcap * kLog2E;
+  p.log_n_length = a.log_n_length;
+  p.inverse_log2_n = a.log_n_length > 1 ? 1.0F / std::log2(static_cast<float>(a.log_n_length)) : 0.0F;
+  p.window = a.window;
+  p.sinks = a.sinks;
+  p.own = core::Ownership(a.cp);
+  p.max_splits = partials.splits;
+  p.partial_o = static_cast<float*>(workspace.data);
+  p.partial_ml = reinterpret_cast<float2*>(static_cast<char*>(workspace.data) + partials.o_bytes);
+  return p;
+}
+
+/// A launch that may start while the kernel before it ends; the kernel waits for it before it reads anything.
+template <class... Expected, class... Given>
+void launch_after(void (*kernel)(Expected...), unsigned ctas, unsigned threads, std::size_t shared, Stream stream,
+                  int arch, const Given&... args) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(ctas);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = arch >= 90 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, args...), "decode");
+}
+
+template <class Kernel>
+void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream stream) {
+  using T = typename Kernel::T;
+  constexpr KvType kK = Kernel::kK;
+  constexpr KvType kV = Kernel::kV;
+  constexpr int kDim = Kernel::kHeadDim;
+  constexpr int kTiles = Kernel::kVariant;
+  constexpr int kRows = 8 * kTiles;
+
+  const Device& device = current_device();
+  Params p = make_params(args, workspace);
+  const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
+  const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
+  const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);
+  const auto ctas = static_cast<unsigned>(std::min(items, resident));
+  // With a CTA for every item each gets one; otherwise by expected time.
+  p.token_cost = items <= resident ? 0 : 1;
+  p.item_cost = items <= resident ? 1 : kItemBytes / token_bytes(kK, kV, kDim);
+  p.unit_cost = items <= resident ? 0 : kUnitBytes / token_bytes(kK, kV, kDim);
+
+  auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
+  const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
+  allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
+  launch_after(kernel, ctas, kWarps * 32, shared, stream, device.arch, p);
+
+  if (p.max_splits == 1) return;
+  const auto rows = static_cast<unsigned>(args.max_total_q * args.q_heads);
+  if (p.max_splits > kFoldRun) {
+    launch_after(&fold_kernel<T, kDim, kFoldWarps>, rows, kFoldWarps * 32, 0, stream, device.arch, p, kRows);
+  } else {
+    launch_after(&fold_kernel<T, kDim, 1>, rows, 32, 0, stream, device.arch, p, kRows);
+  }
+}
+
+}  // namespace pagedkv::cuda::impl::decode

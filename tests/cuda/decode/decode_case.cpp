@@ -1,0 +1,212 @@
+#include "cuda/decode/decode_case.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "cuda/device_memory.h"
+#include "oracle/quant.h"
+#include "support/convert.h"
+
+namespace decode_test {
+namespace {
+
+using support::cuda_ok;
+using support::DeviceBuffer;
+
+constexpr std::uint8_t kPoison = 0xcd;
+constexpr float kPoisonLse = -12345.0F;
+constexpr std::size_t kGuard = 256;
+
+/// The arrays of a case on the device. `args` points into them.
+struct OnDevice {
+  explicit OnDevice(ops::Case& c) : args(c.args()) {
+    const auto batch = static_cast<std::size_t>(args.batch);
+    const std::int32_t* cu_blocks = args.table.cu_blocks;
+    cu_q = keep(args.cu_q, batch + 1);
+    cu_k = keep(args.cu_k, batch + 1);
+    blocks = keep(cu_blocks, batch + 1);
+    const auto bytes = static_cast<std::size_t>(args.layout.block_bytes);
+    const auto entries = static_cast<std::size_t>(cu_blocks[batch]);
+    slab = DeviceBuffer((entries + 1) * bytes);
+    if (args.table.pointers != nullptr) {
+      std::vector<std::size_t> order(entries);
+      std::iota(order.begin(), order.end(), std::size_t{0});
+      std::mt19937_64 random(c.spec().block_order);
+      std::shuffle(order.begin(), order.end(), random);
+      std::vector<char*> pointers;
+      for (std::size_t i = 0; i < entries; ++i) {
+        pointers.push_back(slab.data() + order[i] * bytes);
+        cuda_ok(cudaMemcpy(pointers[i], args.table.pointers[i], bytes, cudaMemcpyHostToDevice));
+      }
+      table = support::to_device(pointers);
+      args.table.pointers = table.as<char*>();
+    } else {
+      slab = DeviceBuffer(args.table.slab, static_cast<std::size_t>(args.table.slab_blocks) * bytes);
+      table = DeviceBuffer(args.table.indices, entries * sizeof(std::int32_t));
+      args.table.indices = table.as<std::int32_t>();
+      args.table.slab = slab.data();
+    }
+    args.table.cu_blocks = blocks.as<std::int32_t>();
+    args.cu_q = cu_q.as<std::int32_t>();
+    args.cu_k = cu_k.as<std::int32_t>();
+    const std::vector<std::uint8_t>& host_q = c.q_bytes();
+    const auto offset = static_cast<const std::uint8_t*>(args.q) - host_q.data();
+    q = DeviceBuffer(static_cast<const std::uint8_t*>(args.q), host_q.size() - static_cast<std::size_t>(offset));
+    args.q = q.data();
+    if (args.sinks != nullptr) {
+      sinks = DeviceBuffer(args.sinks, static_cast<std::size_t>(args.q_heads) * sizeof(float));
+      args.sinks = sinks.as<float>();
+    }
+  }
+
+  static DeviceBuffer keep(const std::int32_t* x, std::size_t n) { return {x, n * sizeof(std::int32_t)}; }
+
+  pagedkv::AttentionArgs args;
+  DeviceBuffer cu_q, cu_k, blocks, slab, table, q, sinks;
+};
+
+class StreamOwner {
+ public:
+  StreamOwner() { cuda_ok(cudaStreamCreate(&stream_)); }
+  ~StreamOwner() { cudaStreamDestroy(stream_); }
+  StreamOwner(const StreamOwner&) = delete;
+  StreamOwner& operator=(const StreamOwner&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bool graph) {
+  const StreamOwner stream;
+  if (!graph) {
+    pagedkv::cuda::decode(args, workspace, stream.get());
+  } else {
+    cudaGraph_t captured = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    cuda_ok(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
+    pagedkv::cuda::decode(args, workspace, stream.get());
+    cuda_ok(cudaStreamEndCapture(stream.get(), &captured));
+    cuda_ok(cudaGraphInstantiate(&executable, captured, 0));
+    cuda_ok(cudaGraphLaunch(executable, stream.get()));
+    cuda_ok(cudaGraphLaunch(executable, stream.get()));
+    cuda_ok(cudaStreamSynchronize(stream.get()));
+    cudaGraphExecDestroy(executable);
+    cudaGraphDestroy(captured);
+  }
+  cuda_ok(cudaStreamSynchronize(stream.get()));
+}
+
+}  // namespace
+
+bool have_device() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+bool device_required() {
+  const char* required = std::getenv("PAGEDKV_REQUIRE_GPU");
+  return required != nullptr && std::strcmp(required, "1") == 0;
+}
+
+ops::Result run(ops::Case& c, const Call& call) {
+  OnDevice on(c);
+  pagedkv::AttentionArgs& a = on.args;
+  const ops::CaseSpec& spec = c.spec();
+  const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(c.layout().dtype);
+  const auto element = static_cast<std::size_t>(oracle::bytes_of(type));
+  const auto rows = static_cast<std::size_t>(a.max_total_q) * static_cast<std::size_t>(a.q_heads);
+  const auto dim = static_cast<std::size_t>(spec.value_dim());
+  const std::size_t stride = dim + static_cast<std::size_t>(spec.head_gap);
+
+  std::vector<std::uint8_t> o(rows * stride * element + kGuard, kPoison);
+  std::vector<float> lse(rows + 1, kPoisonLse);
+  const DeviceBuffer device_o = support::to_device(o);
+  const DeviceBuffer device_lse = support::to_device(lse);
+  const DeviceBuffer finished = support::to_device(call.finished);
+  const DeviceBuffer tree = support::to_device(call.tree_mask);
+  a.o = device_o.data();
+  a.lse = device_lse.as<float>();
+  a.max_q_len = std::min(16, a.max_q_len + call.more_q_len);
+  a.max_k_len += call.more_k_len;
+  a.log_n_length = call.log_n_length;
+  if (!call.finished.empty()) a.finished = finished.as<std::uint8_t>();
+  if (!call.tree_mask.empty()) a.tree_mask = tree.as<std::uint32_t>();
+
+  const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
+  std::vector<std::uint8_t> workspace(bytes + kGuard, kPoison);
+  const DeviceBuffer device_workspace = support::to_device(workspace);
+  launch(a, {device_workspace.data(), bytes}, call.graph);
+
+  device_o.get(o.data());
+  device_lse.get(lse.data());
+  device_workspace.get(workspace.data());
+  ops::Result result;
+  const std::uint8_t poison_bytes[4] = {kPoison, kPoison, kPoison, kPoison};
+  const double poison = oracle::load(type, poison_bytes);
+  std::size_t unwritten = 0;
+  std::size_t stray = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t d = 0; d < stride; ++d) {
+      const std::uint8_t* at = o.data() + (r * stride + d) * element;
+      if (d >= dim) {
+        stray += std::count(at, at + element, kPoison) != static_cast<std::ptrdiff_t>(element) ? 1 : 0;
+        continue;
+      }
+      result.o.push_back(oracle::load(type, at));
+      unwritten += result.o.back() == poison ? 1 : 0;
+    }
+    result.lse.push_back(static_cast<double>(lse[r]));
+    unwritten += lse[r] == kPoisonLse ? 1 : 0;
+  }
+  EXPECT_EQ(unwritten, 0U) << ops::describe(spec);
+  stray += lse[rows] != kPoisonLse ? 1 : 0;
+  for (std::size_t i = 0; i < kGuard; ++i) {
+    stray += o[rows * stride * element + i] != kPoison ? 1 : 0;
+    stray += workspace[bytes + i] != kPoison ? 1 : 0;
+  }
+  EXPECT_EQ(stray, 0U) << ops::describe(spec);
+  return result;
+}
+
+void expect_close(const ops::CaseSpec& spec, const ops::Result& got, const ops::Case::Expected& want) {
+  const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(spec.config.dtype);
+  const bool bf16_p = spec.config.dtype == pagedkv::DType::bf16 && spec.config.format.v == pagedkv::KvType::same;
+  const double half_ulp = bf16_p ? 0x1p-8 : 0x1p-11;
+  // Scores: products of up to 1279 |q| summed in float32 by the tensor cores, before the offset is taken out; the
+  // largest share of that in a score, as seen over all formats, is a few 2^-14.
+  constexpr double kScore = 0x1p-11;
+  const double tolerance = 2 * want.naive_o + (2 * half_ulp + kScore) * want.largest_value;
+  const double lse_tolerance = 2 * want.naive_lse + kScore * (1 + want.largest_score);
+  ASSERT_EQ(got.o.size(), want.exact.o.size());
+  ASSERT_EQ(got.lse.size(), want.exact.lse.size());
+  double error = 0;
+  double norm = 0;
+  double rounding = 0;
+  for (std::size_t i = 0; i < got.o.size(); ++i) {
+    const double difference = std::abs(got.o[i] - want.exact.o[i]);
+    const double ulp = oracle::half_ulp(type, want.exact.o[i]);
+    ASSERT_LE(difference, tolerance + ulp)
+        << ops::describe(spec) << ": o[" << i << "] = " << got.o[i] << ", exact " << want.exact.o[i];
+    error += difference * difference;
+    norm += want.exact.o[i] * want.exact.o[i];
+    rounding += ulp * ulp;
+  }
+  EXPECT_LE(std::sqrt(error), 2 * half_ulp * std::sqrt(norm) + std::sqrt(rounding)) << ops::describe(spec);
+  for (std::size_t i = 0; i < got.lse.size(); ++i) {
+    if (std::isinf(want.exact.lse[i])) {
+      ASSERT_EQ(got.lse[i], want.exact.lse[i]) << ops::describe(spec);
+      continue;
+    }
+    ASSERT_LE(std::abs(got.lse[i] - want.exact.lse[i]), lse_tolerance)
+        << ops::describe(spec) << ": lse[" << i << "] = " << got.lse[i] << ", exact " << want.exact.lse[i];
+  }
+}
+
+}  // namespace decode_test

@@ -1,0 +1,42 @@
+#pragma once
+// A case of tests/ops/attention_case.h run on the device.
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/attention_case.h"
+#include "pagedkv/cuda.h"
+
+namespace decode_test {
+
+/// How the operation is called, besides what the case says.
+struct Call {
+  int more_q_len = 0;  ///< by how much the stated maxima exceed the true ones
+  int more_k_len = 0;
+  bool graph = false;  ///< captured, then replayed twice
+  std::vector<std::uint8_t> finished;
+  std::vector<std::uint32_t> tree_mask;
+  int log_n_length = 0;
+};
+
+/// Runs decode on poisoned outputs and a poisoned workspace of exactly the size asked for. Fails the test if anything
+/// outside the rows was written or an element was not.
+ops::Result run(ops::Case& c, const Call& call = {});
+
+/// Compares with the oracle. The bound: probabilities are rounded to f16 (to bf16 for unquantised bf16 values) before
+/// they meet the values, each with a relative error of half an ulp, and a row's values differ from its offset by at
+/// most twice the largest value; on top of that what ops::expect_close() allows. The relative error of all rows
+/// together (2-norm) must stay below the same half ulp.
+void expect_close(const ops::CaseSpec& spec, const ops::Result& got, const ops::Case::Expected& want);
+
+/// Whether there is a device; without one the test is skipped, or fails if PAGEDKV_REQUIRE_GPU is 1.
+bool have_device();
+bool device_required();
+
+}  // namespace decode_test
+
+#define DECODE_NEEDS_DEVICE()                                                                           \
+  if (!decode_test::have_device()) {                                                                    \
+    if (decode_test::device_required()) FAIL() << "PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device"; \
+    GTEST_SKIP() << "no CUDA device";                                                                   \
+  }

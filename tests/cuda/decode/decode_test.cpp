@@ -1,0 +1,306 @@
+// Decode on the device against the float64 oracle, and the bits that must not change.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "cuda/decode/decode_case.h"
+#include "cuda/device_memory.h"
+#include "pagedkv/error.h"
+
+namespace {
+
+using decode_test::Call;
+using ops::Case;
+using ops::CaseSpec;
+using ops::Lengths;
+using ops::Result;
+using pagedkv::DType;
+using pagedkv::KvFormat;
+using pagedkv::KvType;
+
+constexpr DType kTypes[] = {DType::f16, DType::bf16};
+constexpr KvType kFormats[] = {KvType::same, KvType::int8, KvType::int4};
+
+CaseSpec base(DType type, KvFormat format, int head_dim, int q_heads, int kv_heads) {
+  CaseSpec s;
+  s.config.layers = 2;
+  s.config.kv_heads = kv_heads;
+  s.config.head_dim = head_dim;
+  s.config.block_len = 64;
+  s.config.dtype = type;
+  s.config.format = format;
+  s.q_heads = q_heads;
+  s.lengths = {{1, 1, 0}, {1, 64, 1},  {0, 5, 2},   {3, 65, 3},  {1, 257, 4},
+               {0, 0, 5}, {16, 16, 6}, {2, 700, 7}, {1, 2500, 8}};
+  return s;
+}
+
+void check(const CaseSpec& spec) {
+  SCOPED_TRACE(ops::describe(spec));
+  Case c(spec);
+  decode_test::expect_close(spec, decode_test::run(c), c.expected());
+}
+
+TEST(GpuDecode, TypesAndFormats) {
+  DECODE_NEEDS_DEVICE();
+  for (const DType type : kTypes) {
+    for (const KvType k : kFormats) {
+      for (const KvType v : kFormats) check(base(type, {k, v}, 128, 4, 1));
+    }
+  }
+}
+
+TEST(GpuDecode, HeadDims) {
+  DECODE_NEEDS_DEVICE();
+  for (const int d : {64, 96, 192, 256}) {
+    for (const KvType k : kFormats) {
+      check(base(DType::f16, {k, k}, d, 3, 1));
+      check(base(DType::bf16, {k, k}, d, 2, 2));
+    }
+    check(base(DType::f16, {KvType::int8, KvType::int4}, d, 2, 1));
+    check(base(DType::bf16, {KvType::int4, KvType::same}, d, 2, 1));
+  }
+}
+
+TEST(GpuDecode, HeadRatios) {
+  DECODE_NEEDS_DEVICE();
+  for (const auto& [q, kv] : {std::pair{1, 1}, {3, 3}, {2, 1}, {9, 3}, {5, 1}, {8, 1}, {16, 1}, {33, 1}}) {
+    check(base(DType::f16, {KvType::int8, KvType::int8}, 64, q, kv));
+  }
+}
+
+TEST(GpuDecode, Options) {
+  DECODE_NEEDS_DEVICE();
+  for (const KvType k : kFormats) {
+    for (const int window : {0, 1, 7, 64, 300}) {
+      for (const float softcap : {0.0F, 1.5F}) {
+        for (const bool sinks : {false, true}) {
+          CaseSpec s = base(DType::f16, {k, k}, 64, 3, 1);
+          s.window = window;
+          s.softcap = softcap;
+          s.sinks = sinks;
+          s.scale = sinks ? 0.2F : 0.0F;
+          s.pointer_table = sinks;
+          s.head_gap = sinks ? 8 : 0;
+          s.o_is_f32 = softcap > 0;
+          check(s);
+        }
+      }
+    }
+  }
+}
+
+TEST(GpuDecode, BlockLengths) {
+  DECODE_NEEDS_DEVICE();
+  for (const int len : {16, 32, 128}) {
+    for (const KvType k : kFormats) {
+      CaseSpec s = base(DType::f16, {k, k}, 128, 2, 1);
+      s.config.block_len = len;
+      check(s);
+      s.window = 90;
+      s.pointer_table = true;
+      check(s);
+    }
+  }
+}
+
+TEST(GpuDecode, ContextParallel) {
+  DECODE_NEEDS_DEVICE();
+  for (const int size : {2, 3}) {
+    for (int rank = 0; rank < size; ++rank) {
+      for (const int interleave : {1, 16}) {
+        CaseSpec s = base(DType::f16, {KvType::int8, KvType::int4}, 128, 4, 1);
+        s.cp = {rank, size, interleave};
+        s.sinks = true;
+        s.o_is_f32 = true;
+        check(s);
+        s.window = 100;
+        check(s);
+      }
+    }
+  }
+}
+
+/// Everything that must not change a sequence's bits: neighbours, their order, block order and length, table kind,
+/// stated maxima, a graph.
+TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
+  DECODE_NEEDS_DEVICE();
+  for (const KvType k : kFormats) {
+    CaseSpec alone = base(DType::f16, {k, k}, 128, 4, 1);
+    alone.lengths = {{1, 2300, 11}};
+    Case needle(alone);
+    const Result want = decode_test::run(needle);
+    std::mt19937 random(3);
+    for (int round = 0; round < 6; ++round) {
+      CaseSpec s = alone;
+      s.lengths.clear();
+      const int place = static_cast<int>(random() % 20);
+      for (int b = 0; b < 20; ++b) {
+        const int k_len = 1 + static_cast<int>(random() % 1500);
+        const int q_len = std::min(k_len, round < 3 ? 1 : 1 + static_cast<int>(random() % 5));
+        s.lengths.push_back(b == place ? alone.lengths[0] : Lengths{q_len, k_len, 20 + b});
+      }
+      s.block_order = random();
+      s.config.block_len = 16 << (round % 4);
+      s.pointer_table = round % 2 == 1;
+      Case c(s);
+      Call call;
+      call.more_k_len = round * 3000;
+      call.more_q_len = round % 3;
+      call.graph = round % 2 == 0;
+      const Result got = decode_test::run(c, call);
+      int row = 0;
+      for (int b = 0; b < place; ++b) row += s.lengths[static_cast<std::size_t>(b)].q_len;
+      for (std::size_t h = 0; h < 4; ++h) {
+        const std::size_t r = static_cast<std::size_t>(row) * 4 + h;
+        ASSERT_EQ(got.lse[r], want.lse[h]) << name(k) << " round " << round;
+        for (std::size_t d = 0; d < 128; ++d) {
+          ASSERT_EQ(got.o[r * 128 + d], want.o[h * 128 + d]) << name(k) << " round " << round << " d " << d;
+        }
+      }
+    }
+  }
+}
+
+TEST(GpuDecode, FinishedSequencesGiveZeros) {
+  DECODE_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 128, 4, 1);
+  s.lengths = {{1, 300, 0}, {2, 90, 1}, {1, 2600, 2}};
+  Case c(s);
+  const Result all = decode_test::run(c);
+  Call call;
+  call.finished = {0, 1, 0};
+  const Result got = decode_test::run(c, call);
+  for (std::size_t r = 0; r < got.lse.size(); ++r) {
+    const bool finished = r >= 4 && r < 12;
+    EXPECT_EQ(got.lse[r], finished ? -std::numeric_limits<double>::infinity() : all.lse[r]);
+    for (std::size_t d = 0; d < 128; ++d) {
+      ASSERT_EQ(got.o[r * 128 + d], finished ? 0.0 : all.o[r * 128 + d]) << r;
+    }
+  }
+}
+
+/// A tree of three branches: each new token sees itself, its ancestors and the history. The same as a sequence that
+/// holds those tokens alone.
+TEST(GpuDecode, TreeMask) {
+  DECODE_NEEDS_DEVICE();
+  for (const KvType k : kFormats) {
+    CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
+    s.lengths = {{5, 133, 0}};
+    Case c(s);
+    Call chain;
+    chain.tree_mask = {1, 3, 7, 15, 31};
+    const Result causal = decode_test::run(c);
+    EXPECT_EQ(decode_test::run(c, chain), causal) << "a chain is the causal order";
+    Call tree;
+    tree.tree_mask = {1, 3, 5, 7, 31};
+    const Result got = decode_test::run(c, tree);
+    for (const std::size_t token : {0U, 1U, 4U}) {
+      for (std::size_t x = token * 128; x < (token + 1) * 128; ++x) ASSERT_EQ(got.o[x], causal.o[x]) << token;
+    }
+    for (const std::size_t token : {2U, 3U}) {
+      bool same = true;
+      for (std::size_t x = token * 128; x < (token + 1) * 128; ++x) same = same && got.o[x] == causal.o[x];
+      EXPECT_FALSE(same) << token;
+    }
+  }
+}
+
+/// Log-n scaling is a factor on the softmax scale of late queries.
+TEST(GpuDecode, LogN) {
+  DECODE_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 64, 2, 1);
+  s.lengths = {{1, 901, 0}};
+  Case plain(s);
+  Call call;
+  call.log_n_length = 30;
+  const Result got = decode_test::run(plain, call);
+  s.scale = static_cast<float>(0.125 * std::log(900.0) / std::log(30.0));
+  Case scaled(s);
+  decode_test::expect_close(s, got, scaled.expected());
+  call.log_n_length = 900;
+  EXPECT_EQ(decode_test::run(plain, call), decode_test::run(plain)) << "position 900 is not behind 900";
+}
+
+TEST(GpuDecode, MergedRanksGiveTheWhole) {
+  DECODE_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {}, 128, 4, 1);
+  s.lengths = {{1, 1, 0}, {2, 700, 1}, {1, 2900, 2}};
+  s.sinks = true;
+  s.o_is_f32 = true;
+  Case whole(s);
+  const Case::Expected want = whole.expected();
+  std::vector<float> o_parts;
+  std::vector<float> lse_parts;
+  for (int rank = 0; rank < 3; ++rank) {
+    s.cp = {rank, 3, 1};
+    Case part(s);
+    const Result r = decode_test::run(part);
+    for (const double x : r.o) o_parts.push_back(static_cast<float>(x));
+    for (const double x : r.lse) lse_parts.push_back(static_cast<float>(x));
+  }
+  s.cp = {};
+  const std::size_t rows = want.exact.lse.size();
+  const support::DeviceBuffer o_in = support::to_device(o_parts);
+  const support::DeviceBuffer lse_in = support::to_device(lse_parts);
+  const support::DeviceBuffer o(rows * 128 * sizeof(float));
+  const support::DeviceBuffer lse(rows * sizeof(float));
+  pagedkv::MergePartialsArgs merge;
+  merge.parts = 3;
+  merge.rows = static_cast<std::int64_t>(rows);
+  merge.dim = 128;
+  merge.o_parts = o_in.as<float>();
+  merge.lse_parts = lse_in.as<float>();
+  merge.o = o.data();
+  merge.lse = lse.as<float>();
+  pagedkv::cuda::merge_partials(merge, nullptr);
+  std::vector<float> got_o(rows * 128);
+  std::vector<float> got_lse(rows);
+  o.get(got_o.data());
+  lse.get(got_lse.data());
+  Result got;
+  got.o.assign(got_o.begin(), got_o.end());
+  got.lse.assign(got_lse.begin(), got_lse.end());
+  decode_test::expect_close(s, got, want);
+}
+
+TEST(GpuDecode, BadArgumentsThrowBeforeTheLaunch) {
+  CaseSpec s = base(DType::f16, {}, 128, 4, 1);
+  s.lengths = {{1, 3000, 0}};
+  Case c(s);
+  float o[4];
+  const auto rejects = [&](const char* argument, auto change) {
+    pagedkv::AttentionArgs a = c.args();
+    a.o = reinterpret_cast<void*>(std::uintptr_t{4096});
+    pagedkv::Workspace w{reinterpret_cast<void*>(std::uintptr_t{4096}), std::size_t{1} << 40};
+    change(a, w);
+    try {
+      pagedkv::cuda::decode(a, w, nullptr);
+      ADD_FAILURE() << argument << " was accepted";
+    } catch (const pagedkv::Error& e) {
+      EXPECT_NE(e.argument().find(argument), std::string::npos) << e.what();
+    }
+  };
+  using Args = pagedkv::AttentionArgs;
+  using Space = pagedkv::Workspace;
+  rejects("causal", [](Args& a, Space&) { a.causal = false; });
+  rejects("max_q_len", [](Args& a, Space&) { a.max_q_len = 17; });
+  rejects("max_q_len", [](Args& a, Space&) { a.max_q_len = 0; });
+  rejects("q_heads", [](Args& a, Space&) { a.q_heads = 0; });
+  rejects("log_n_length", [](Args& a, Space&) { a.log_n_length = 1; });
+  rejects("softcap", [](Args& a, Space&) { a.softcap = -1; });
+  rejects("cu_q", [](Args& a, Space&) { a.cu_q = nullptr; });
+  rejects("o", [&](Args& a, Space&) { a.o = reinterpret_cast<char*>(o) + 1; });
+  rejects("bytes", [](Args& a, Space& w) { w.bytes = pagedkv::cuda::decode_workspace_bytes(a) - 1; });
+  rejects("data", [](Args&, Space& w) { w.data = nullptr; });
+  CaseSpec short_blocks = s;
+  short_blocks.config.block_len = 8;
+  const Case other(short_blocks);
+  rejects("block_len", [&](Args& a, Space&) { a.layout = other.layout(); });
+}
+
+}  // namespace
