@@ -24,6 +24,7 @@ THIRD_PARTY = {
     "benchmark/": ("bench/",),
     "oneapi/dnnl": ("examples/",),
     "dnnl": ("examples/",),
+    "omp.h": ("examples/",),
     "cublas": ("examples/", "bench/"),
 }
 POSIX = {"fcntl.h", "unistd.h", "sched.h", "pthread.h", "immintrin.h", "cpuid.h"}
