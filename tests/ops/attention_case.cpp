@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -55,6 +56,11 @@ std::string describe(const CaseSpec& s) {
       << " window " << s.window << " softcap " << s.softcap << " sinks " << s.sinks << " causal " << s.causal << " cp "
       << s.cp.rank << "/" << s.cp.size << "x" << s.cp.interleave << " v " << s.v_offset << "+" << s.value_dim();
   return out.str();
+}
+
+std::vector<std::uint32_t> Result::tokens(int first, int count) const {
+  const auto begin = bits.begin() + static_cast<std::ptrdiff_t>(bits_of_token) * first;
+  return {begin, begin + static_cast<std::ptrdiff_t>(bits_of_token) * count};
 }
 
 Case::Case(const CaseSpec& spec) : spec_(spec), layout_(pagedkv::make_layout(spec.config)) {
@@ -133,8 +139,26 @@ Case::Case(const CaseSpec& spec) : spec_(spec), layout_(pagedkv::make_layout(spe
   for (int h = 0; h < spec.q_heads; ++h) sinks_.push_back(static_cast<float>(made_up(3, 0, 0, h, 0)));
 }
 
-char* Case::block(int sequence, int logical) {
-  return pointers_[static_cast<std::size_t>(cu_blocks_[static_cast<std::size_t>(sequence)] + logical)];
+char* Case::block_of(int sequence, int local) const {
+  return pointers_[static_cast<std::size_t>(cu_blocks_[static_cast<std::size_t>(sequence)] +
+                                            local / layout_.block_len)];
+}
+
+void Case::store_row(int sequence, int kv_head, bool value, int local, double x) {
+  const oracle::Layout layout(support::to_oracle(spec_.config));
+  const oracle::Type type = support::to_oracle(layout_.dtype);
+  const oracle::Side side = value && !layout_.shared_kv ? oracle::Side::value : oracle::Side::key;
+  const int layer = layout_.layers - 1;
+  char* block = block_of(sequence, local);
+  const int token = local % layout_.block_len;
+  if (oracle::code_bits(layout.shape().stored(side)) == 0) {
+    char* data = block + layout.data(layer, kv_head, side, token);
+    for (int d = 0; d < layout_.head_dim; ++d) oracle::store(type, data + d * oracle::bytes_of(type), x);
+  } else {
+    char* params = block + layout.params(layer, kv_head, side, token);
+    oracle::store(type, params, 0);
+    oracle::store(type, params + oracle::bytes_of(type), x);
+  }
 }
 
 pagedkv::AttentionArgs Case::args() {
@@ -210,12 +234,18 @@ Result Case::run(Op op, int threads) {
   std::size_t unwritten = 0;
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t d = 0; d < dim; ++d) {
-      result.o.push_back(oracle::load(type, o + (r * stride + d) * element));
+      const std::uint8_t* at = o + (r * stride + d) * element;
+      result.o.push_back(oracle::load(type, at));
       unwritten += result.o.back() == poison ? 1 : 0;
+      std::uint32_t bits = 0;
+      std::memcpy(&bits, at, element);
+      result.bits.push_back(bits);
     }
     result.lse.push_back(static_cast<double>(lse_[r + 1]));
     unwritten += result.lse.back() == -12345.0 ? 1 : 0;
+    result.bits.push_back(std::bit_cast<std::uint32_t>(lse_[r + 1]));
   }
+  result.bits_of_token = static_cast<std::size_t>(spec_.q_heads) * (dim + 1);
   EXPECT_EQ(unwritten, 0U) << describe(spec_);
   std::size_t stray = 0;
   for (std::size_t i = 0; i < o_.size(); ++i) {
@@ -234,6 +264,35 @@ Result Case::run(Op op, int threads) {
   EXPECT_EQ(lse_.front(), -12345.0F);
   EXPECT_EQ(lse_.back(), -12345.0F);
   return result;
+}
+
+void Case::fill_unused(std::uint8_t byte) {
+  const oracle::Layout layout(support::to_oracle(spec_.config));
+  std::vector<bool> used(indices_.size() * static_cast<std::size_t>(layout_.block_bytes));
+  const auto use = [&](std::int64_t first, std::int64_t bytes) {
+    for (std::int64_t i = first; i < first + bytes; ++i) used[static_cast<std::size_t>(i)] = true;
+  };
+  for (std::size_t b = 0; b < spec_.lengths.size(); ++b) {
+    const int locals = static_cast<int>(
+        oracle::owned_positions(spec_.cp.rank, spec_.cp.size, spec_.cp.interleave, spec_.lengths[b].k_len).size());
+    for (int local = 0; local < locals; ++local) {
+      const std::int64_t block = block_of(static_cast<int>(b), local) - slab_;
+      for (int h = 0; h < layout_.kv_heads; ++h) {
+        for (const oracle::Side side : {oracle::Side::key, oracle::Side::value}) {
+          const oracle::Side stored = layout_.shared_kv ? oracle::Side::key : side;
+          const int token = local % layout_.block_len;
+          use(block + layout.data(layout_.layers - 1, h, stored, token), oracle::row_bytes(layout.shape(), stored));
+          if (oracle::code_bits(layout.shape().stored(stored)) > 0) {
+            use(block + layout.params(layout_.layers - 1, h, stored, token),
+                2 * oracle::bytes_of(support::to_oracle(layout_.dtype)));
+          }
+        }
+      }
+    }
+  }
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    if (!used[i]) slab_[i] = static_cast<char>(byte);
+  }
 }
 
 std::vector<double> Case::stored_row(int sequence, int kv_head, bool value, int local) const {

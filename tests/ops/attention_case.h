@@ -44,11 +44,15 @@ struct CaseSpec {
 
 std::string describe(const CaseSpec& spec);
 
-/// o and lse as doubles, [token][q_head][v_dim] and [token][q_head].
+/// o [token][q_head][v_dim] and lse [token][q_head].
 struct Result {
   std::vector<double> o;
   std::vector<double> lse;
-  friend bool operator==(const Result&, const Result&) = default;
+  std::vector<std::uint32_t> bits;  // of one token after the other: o, then lse
+  std::size_t bits_of_token = 0;
+
+  /// Bits of tokens [first, first + count).
+  std::vector<std::uint32_t> tokens(int first, int count) const;
 };
 
 enum class Op { decode, prefill };
@@ -68,7 +72,11 @@ class Case {
 
   /// The stored row of a local token, K or V, by the oracle's reading of the cache.
   std::vector<double> stored_row(int sequence, int kv_head, bool value, int local) const;
-  char* block(int sequence, int logical);
+  /// Overwrites it with x throughout.
+  void store_row(int sequence, int kv_head, bool value, int local, double x);
+
+  /// Fills what no token of any sequence uses, in all blocks, with a byte.
+  void fill_unused(std::uint8_t byte);
 
   /// What the oracle expects, and the largest errors of a plain float32 implementation against it (rounded to the type
   /// of o).
@@ -81,9 +89,8 @@ class Case {
   };
   Expected expected() const;
 
-  std::vector<std::uint8_t>& q_bytes() { return q_; }
-
  private:
+  char* block_of(int sequence, int local) const;
   std::vector<double> query(int sequence, int token, int head) const;
 
   CaseSpec spec_;

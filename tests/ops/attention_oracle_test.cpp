@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/attention_case.h"
+#include "ops/on_targets.h"
 
 namespace ops {
 namespace {
@@ -37,7 +38,10 @@ void check(const CaseSpec& spec) {
   if (decodes) expect_close(spec, c.run(Op::decode, 2), want);
 }
 
-TEST(AttentionOracle, TypesAndFormats) {
+class AttentionOracle : public OnTarget {};
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionOracle, all_targets(), target_name);
+
+TEST_P(AttentionOracle, TypesAndFormats) {
   for (const DType type : kTypes) {
     for (const KvType k : kFormats) {
       for (const KvType v : kFormats) check(base(type, {k, v}, 64, 6, 2));
@@ -45,25 +49,25 @@ TEST(AttentionOracle, TypesAndFormats) {
   }
 }
 
-TEST(AttentionOracle, HeadDims) {
+TEST_P(AttentionOracle, HeadDims) {
   for (const int d : {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 576}) {
     for (const KvType k : kFormats) check(base(DType::f16, {k, k}, d, 4, 1));
   }
 }
 
-TEST(AttentionOracle, HeadRatios) {
+TEST_P(AttentionOracle, HeadRatios) {
   for (const auto& [q, kv] : {std::pair{1, 1}, {3, 3}, {2, 1}, {9, 3}, {5, 1}, {7, 1}, {8, 1}, {16, 2}, {33, 1}}) {
     check(base(DType::f16, {KvType::same, KvType::int8}, 64, q, kv));
   }
 }
 
-TEST(AttentionOracle, MoreQueryHeadsThanAnItemHolds) {
+TEST_P(AttentionOracle, MoreQueryHeadsThanAnItemHolds) {
   CaseSpec s = base(DType::f16, {}, 16, 300, 1);
   s.lengths = {{1, 70, 0}, {2, 3, 1}};
   check(s);
 }
 
-TEST(AttentionOracle, LongPrefill) {
+TEST_P(AttentionOracle, LongPrefill) {
   for (const KvType k : kFormats) {
     CaseSpec s = base(DType::f16, {k, k}, 32, 6, 2);
     s.lengths = {{100, 100, 0}, {130, 700, 1}, {1, 1100, 2}, {45, 46, 3}};
@@ -71,7 +75,7 @@ TEST(AttentionOracle, LongPrefill) {
   }
 }
 
-TEST(AttentionOracle, Options) {
+TEST_P(AttentionOracle, Options) {
   for (const KvType k : kFormats) {
     for (const int window : {0, 1, 7, 64, 100}) {
       for (const float softcap : {0.0F, 1.5F, 30.0F}) {
@@ -90,7 +94,7 @@ TEST(AttentionOracle, Options) {
   }
 }
 
-TEST(AttentionOracle, NotCausal) {
+TEST_P(AttentionOracle, NotCausal) {
   for (const KvType k : kFormats) {
     CaseSpec s = base(DType::bf16, {k, k}, 64, 4, 2);
     s.causal = false;
@@ -99,7 +103,7 @@ TEST(AttentionOracle, NotCausal) {
   }
 }
 
-TEST(AttentionOracle, BlockLengths) {
+TEST_P(AttentionOracle, BlockLengths) {
   for (const int block_len : {1, 5, 16, 24, 32, 63, 96, 128, 1000}) {
     for (const KvType k : kFormats) {
       CaseSpec s = base(DType::f16, {k, k}, 64, 4, 2);
@@ -110,7 +114,7 @@ TEST(AttentionOracle, BlockLengths) {
   }
 }
 
-TEST(AttentionOracle, SharedRow) {
+TEST_P(AttentionOracle, SharedRow) {
   for (const DType type : kTypes) {
     for (const KvType k : kFormats) {
       CaseSpec s = base(type, {k, k}, 576, 16, 1);
@@ -131,7 +135,7 @@ TEST(AttentionOracle, SharedRow) {
   }
 }
 
-TEST(AttentionOracle, ContextParallelRanks) {
+TEST_P(AttentionOracle, ContextParallelRanks) {
   for (const int size : {2, 3, 4}) {
     for (const int interleave : {1, 5, 64}) {
       for (int rank = 0; rank < size; ++rank) {
@@ -148,7 +152,7 @@ TEST(AttentionOracle, ContextParallelRanks) {
   }
 }
 
-TEST(AttentionOracle, StridedHeads) {
+TEST_P(AttentionOracle, StridedHeads) {
   CaseSpec s = base(DType::bf16, {KvType::same, KvType::int4}, 64, 6, 2);
   s.head_gap = 8;
   check(s);
