@@ -49,172 +49,255 @@ hn::Vec<DF> canonical(DF df, hn::Vec<DF> x) {
   return hn::IfThenElse(hn::IsNaN(x), nan, x);
 }
 
-// from_float() and a store.
+// Rounds numbers and infinities to T as from_float() does, and stores them.
 template <class DF>
-void store(DF df, hn::Vec<DF> x, float* p) {
-  hn::StoreU(canonical(df, x), df, p);
+void store_number(DF df, hn::Vec<DF> x, float* p) {
+  hn::StoreU(x, df, p);
 }
 template <class DF>
-void store(DF df, hn::Vec<DF> x, half_t* p) {
+void store_number(DF df, hn::Vec<DF> x, half_t* p) {
   const hn::Rebind<hwy::float16_t, DF> d16;
-  hn::StoreU(hn::DemoteTo(d16, canonical(df, x)), d16, reinterpret_cast<hwy::float16_t*>(p));
+  hn::StoreU(hn::DemoteTo(d16, x), d16, reinterpret_cast<hwy::float16_t*>(p));
 }
 template <class DF>
-void store(DF df, hn::Vec<DF> x, bfloat16_t* p) {
+void store_number(DF df, hn::Vec<DF> x, bfloat16_t* p) {
   const hn::RebindToUnsigned<DF> du;
   const hn::RebindToSigned<DF> di;
   const hn::Rebind<std::uint16_t, DF> d16;
   const auto u = hn::BitCast(du, x);
   const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
   const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(u, hn::Set(du, 0x7fffu)), odd));
-  const auto nan = hn::RebindMask(du, hn::IsNaN(x));
-  const auto bits = hn::IfThenElse(nan, hn::Set(du, 0x7fffu), rounded);
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bits)), d16, reinterpret_cast<std::uint16_t*>(p));
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, rounded)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+/// The same for any value: every NaN becomes the one that from_float() gives.
+template <class DF, class T>
+void store(DF df, hn::Vec<DF> x, T* p) {
+  const hn::RebindToUnsigned<DF> du;
+  // For bf16 the bits that round_number would not carry beyond those of a NaN.
+  const auto nan = hn::BitCast(df, hn::Set(du, dtype_of<T> == DType::bf16 ? 0x7fff0000u : 0x7fffffffu));
+  store_number(df, hn::IfThenElse(hn::IsNaN(x), nan, x), p);
 }
 
 // ---- writing
 
-template <class T>
-void load_row(const T* x, const T* bias, int dim, float* out) {
+/// Rows that are worked on together: the latency of one row's reductions and division hides behind the others.
+constexpr int kGroup = 16;
+/// Elements of a group, so that it stays in L1.
+constexpr int kGroupElements = 8192;
+static_assert(kGroup % kLanes == 0 && kGroupElements >= kMaxDim);
+
+/// Calls sink(d, values) for the elements of a row after + bias and rotation, in any order of d, and returns the sink:
+/// it is passed by value, so that what it accumulates stays in registers.
+template <class T, class Sink>
+HWY_INLINE Sink for_row(const WriteRows& w, std::int32_t row, Sink sink) {
   const FloatTag df;
-  if (bias == nullptr) {
-    for (int d = 0; d < dim; d += kLanes) hn::Store(load(df, x + d), df, out + d);
-  } else {
-    for (int d = 0; d < dim; d += kLanes) hn::Store(hn::Add(load(df, x + d), load(df, bias + d)), df, out + d);
-  }
-}
-
-/// core::rotate() of the pairs of a row: fma(cos, x, sin * partner).
-template <class DF>
-void rotate_interleaved(DF df, const RotationRow& r, int dim, float* x) {
-  const int step = static_cast<int>(hn::Lanes(df));
-  for (int d = 0; d < dim; d += step) {
-    const auto v = hn::LoadU(df, x + d);
-    const auto product = hn::Mul(hn::LoadU(df, r.sin + d), hn::Shuffle2301(v));
-    hn::StoreU(hn::MulAdd(hn::LoadU(df, r.cos + d), v, product), df, x + d);
-  }
-}
-
-template <class DF>
-void rotate_half_split(DF df, const RotationRow& r, int dim, float* x) {
-  const int step = static_cast<int>(hn::Lanes(df));
-  const int half = dim / 2;
-  for (int d = 0; d < half; d += step) {
-    const auto a = hn::LoadU(df, x + d);
-    const auto b = hn::LoadU(df, x + half + d);
-    const auto cos = hn::LoadU(df, r.cos + d);
-    const auto sin = hn::LoadU(df, r.sin + half + d);  // without the minus sign
-    hn::StoreU(hn::MulSub(cos, a, hn::Mul(sin, b)), df, x + d);
-    hn::StoreU(hn::MulAdd(cos, b, hn::Mul(sin, a)), df, x + half + d);
-  }
-}
-
-void rotate_row(const WriteRows& w, float* x) {
-  const hn::CappedTag<float, 8> d8;
-  if (w.pairs == RopePairs::interleaved) {
-    if (w.rope_dim % kLanes == 0) {
-      rotate_interleaved(FloatTag(), *w.rotation, w.rope_dim, x);
-    } else {
-      rotate_interleaved(d8, *w.rotation, w.rope_dim, x);
+  const T* x = reinterpret_cast<const T*>(static_cast<const char*>(w.x) + row * w.x_stride);
+  const T* bias = w.bias == nullptr ? nullptr : static_cast<const T*>(w.bias) + std::int64_t{row} * w.dim;
+  const auto value = [&](int d) {
+    const auto v = load(df, x + d);
+    return bias == nullptr ? v : hn::Add(v, load(df, bias + d));
+  };
+  const RotationRow* r = w.rotation;
+  const int rope_dim = r == nullptr ? 0 : w.rope_dim;
+  const int half = rope_dim / 2;
+  int d = 0;
+  // core::rotate() of each pair, as RotationRow states it.
+  if (w.pairs == RopePairs::interleaved && rope_dim % kLanes == 0) {
+    for (; d < rope_dim; d += kLanes) {
+      const auto v = value(d);
+      const auto product = hn::Mul(hn::LoadU(df, r->sin + d), hn::Shuffle2301(v));
+      sink(d, hn::MulAdd(hn::LoadU(df, r->cos + d), v, product));
     }
-  } else if (w.rope_dim / 2 % kLanes == 0) {
-    rotate_half_split(FloatTag(), *w.rotation, w.rope_dim, x);
-  } else {
-    rotate_half_split(d8, *w.rotation, w.rope_dim, x);
+  } else if (w.pairs == RopePairs::half_split && half % kLanes == 0) {
+    for (; d < half; d += kLanes) {
+      const auto a = value(d);
+      const auto b = value(half + d);
+      const auto cos = hn::LoadU(df, r->cos + d);
+      const auto sin = hn::LoadU(df, r->sin + half + d);  // without the minus sign
+      sink(d, hn::MulSub(cos, a, hn::Mul(sin, b)));
+      sink(half + d, hn::MulAdd(cos, b, hn::Mul(sin, a)));
+    }
+    d = rope_dim;
+  } else {  // rotated channels that do not fill vectors
+    alignas(64) float plain[kMaxDim];
+    for (; d < w.dim; d += kLanes) hn::Store(value(d), df, plain + d);
+    for (int i = 0; i < half; ++i) {
+      const int first = core::pair_first(w.pairs, i);
+      const int second = core::pair_second(w.pairs, i, rope_dim);
+      const float a = plain[first];
+      const float b = plain[second];
+      const hn::CappedTag<float, 1> d1;
+      const auto cos = hn::Set(d1, r->cos[first]);
+      const auto sin = hn::Set(d1, r->sin[second]);
+      plain[first] = hn::GetLane(hn::MulSub(cos, hn::Set(d1, a), hn::Mul(sin, hn::Set(d1, b))));
+      plain[second] = hn::GetLane(hn::MulAdd(cos, hn::Set(d1, b), hn::Mul(sin, hn::Set(d1, a))));
+    }
+    for (d = 0; d < w.dim; d += kLanes) sink(d, hn::Load(df, plain + d));
+    return sink;
   }
+  for (; d < w.dim; d += kLanes) sink(d, value(d));
+  return sink;
 }
 
-/// Parameters of a row. Which of +0 and -0 the vector minimum prefers does not matter: adding +0 makes both +0, and
-/// the difference of minimum and maximum is the same.
-template <class T, int Bits>
-core::QuantParam<T> row_param(const float* x, int dim) {
-  const FloatTag df;
-  auto mn = hn::Load(df, x);
-  auto mx = mn;
-  auto nan = hn::IsNaN(mn);
-  for (int d = kLanes; d < dim; d += kLanes) {
-    const auto v = hn::Load(df, x + d);
+/// Minimum, maximum and what encoding needs of each row of a group.
+struct GroupStats {
+  alignas(64) float low[kGroup] = {};
+  alignas(64) float high[kGroup] = {};
+  alignas(64) float zero[kGroup];
+  alignas(64) float inv[kGroup];
+};
+
+/// A sink that keeps a row as float32 and finds its range.
+struct RangeSink {
+  using V = hn::Vec<FloatTag>;
+  float* x;
+  V mn = hn::Set(FloatTag(), core::bits_as<float>(0x7f800000u));
+  V mx = hn::Set(FloatTag(), core::bits_as<float>(0xff800000u));
+  V finite = hn::Zero(FloatTag());  // becomes NaN with the first NaN or infinity
+
+  void operator()(int d, V v) {
+    const FloatTag df;
+    hn::Store(v, df, x + d);
     mn = hn::Min(mn, v);
     mx = hn::Max(mx, v);
-    nan = hn::Or(nan, hn::IsNaN(v));
+    finite = hn::MulAdd(v, hn::Zero(df), finite);
   }
-  float low = hn::GetLane(hn::MinOfLanes(df, mn));
-  float high = hn::GetLane(hn::MaxOfLanes(df, mx));
-  if (!hn::AllFalse(df, nan)) low = high = core::bits_as<float>(0x7fffffffu);
-  return core::quant_param<T, Bits>(core::add_rn(low, 0.0F), core::add_rn(high, 0.0F));
-}
 
-/// Codes of kLanes elements in the low bits of 32-bit lanes. The row is finite, so no NaN reaches the clamps.
-template <int Bits>
-hn::Vec<hn::RebindToUnsigned<FloatTag>> encode(hn::Vec<FloatTag> x, hn::Vec<FloatTag> zero, hn::Vec<FloatTag> inv) {
+  /// Minimum and maximum, both NaN if the row has NaN or infinity: such rows have the same parameters.
+  void range(float& low, float& high) const {
+    const FloatTag df;
+    low = hn::GetLane(hn::MinOfLanes(df, mn));
+    high = hn::GetLane(hn::MaxOfLanes(df, mx));
+    if (!hn::AllFalse(df, hn::IsNaN(finite))) low = high = core::bits_as<float>(0x7fffffffu);
+  }
+};
+
+/// core::quant_param() and core::row_encoder() of all rows of a group. Which of +0 and -0 the vector minimum preferred
+/// does not matter: adding +0 makes both +0, and the difference of minimum and maximum is the same.
+template <class T, int Bits>
+void group_params(const WriteRows& w, std::int32_t first, std::int32_t rows, GroupStats& stats) {
   const FloatTag df;
-  const hn::RebindToUnsigned<FloatTag> du;
-  const auto lowest = hn::Set(df, core::kRoundMagic);
-  const auto highest = hn::Set(df, core::kRoundMagic + core::kMaxCode<Bits>);
-  const auto r = hn::MulAdd(hn::Sub(x, zero), inv, lowest);
-  const auto clamped = hn::Min(hn::Max(r, lowest), highest);
-  return hn::And(hn::BitCast(du, clamped), hn::Set(du, (1u << Bits) - 1u));
+  const auto nothing = hn::Zero(df);
+  alignas(64) T scales[kGroup];
+  alignas(64) T zeros[kGroup];
+  for (int i = 0; i < rows; i += kLanes) {
+    const auto low = hn::Add(hn::Load(df, stats.low + i), nothing);
+    const auto high = hn::Add(hn::Load(df, stats.high + i), nothing);
+    store(df, low, zeros + i);
+    store(df, hn::Mul(hn::Sub(high, low), hn::Set(df, core::kStepFactor<Bits>)), scales + i);
+    auto z = load(df, zeros + i);
+    auto s = load(df, scales + i);
+    const auto finite = hn::And(hn::Eq(hn::Sub(z, z), nothing), hn::Eq(hn::Sub(s, s), nothing));
+    const auto tiny = hn::Lt(s, hn::Set(df, core::bits_as<float>(0x00200001u)));
+    const auto plain = hn::AndNot(tiny, finite);
+    z = hn::IfThenElse(finite, z, hn::Set(df, core::bits_as<float>(0x7fffffffu)));
+    s = hn::IfThenElseZero(plain, s);
+    store(df, z, zeros + i);
+    store(df, s, scales + i);
+    hn::Store(z, df, stats.zero + i);
+    hn::Store(hn::IfThenElseZero(plain, hn::Div(hn::Set(df, 1.0F), s)), df, stats.inv + i);
+  }
+  for (std::int32_t i = 0; i < rows; ++i) {
+    const core::QuantParam<T> p{scales[i], zeros[i]};
+    std::memcpy(w.param + (first + i) * w.param_stride, &p, sizeof(p));
+  }
 }
 
-/// Packs 16 codes, a byte each, into two words of core::pack_int4() order.
-void pack_int4(const std::uint8_t* code, char* out) {
-  const hn::Full128<std::uint8_t> d8;
-  const hn::Full128<std::uint32_t> d32;
-  // Four bytes e0 e1 e2 e3 of a 32-bit lane, or-ed with themselves moved by 12 bits, start with e0|e2<<4, e1|e3<<4.
-  const auto v = hn::BitCast(d32, hn::Load(d8, code));
-  const auto pairs = hn::BitCast(d8, hn::Or(v, hn::ShiftRight<12>(v)));
-  alignas(16) static constexpr std::uint8_t kOrder[16] = {0, 4, 1, 5, 8, 12, 9, 13};
-  const hn::Half<decltype(d8)> half;
-  hn::StoreU(hn::LowerHalf(half, hn::TableLookupBytes(pairs, hn::Load(d8, kOrder))), half,
-             reinterpret_cast<std::uint8_t*>(out));
+/// core::encode() of a row into bytes. `inv` is not 0, so the row is finite and no NaN reaches the clamp.
+void encode_row(const float* x, int dim, float zero, float inv, std::uint8_t* code) {
+  const FloatTag df;
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<std::uint8_t, FloatTag> d8;
+  const auto v_zero = hn::Set(df, zero);
+  const auto v_inv = hn::Set(df, inv);
+  const auto magic = hn::Set(df, core::kRoundMagic);
+  for (int d = 0; d < dim; d += kLanes) {
+    const auto r = hn::Max(hn::MulAdd(hn::Sub(hn::Load(df, x + d), v_zero), v_inv, magic), magic);
+    // The bits of positive floats are in order, so the saturating conversion to bytes is the upper clamp.
+    const auto above = hn::Sub(hn::BitCast(di, r), hn::BitCast(di, magic));
+#if HWY_TARGET == HWY_AVX3
+    const hn::Vec<decltype(d8)> bytes{_mm512_cvtusepi32_epi8(above.raw)};  // one instruction instead of Highway's four
+#else
+    const auto bytes = hn::DemoteTo(d8, above);
+#endif
+    hn::StoreU(bytes, d8, code + d);
+  }
+}
+
+/// Runs body(tag, i) over `count` 64-bit units, as many in a vector as fit, with i the first of them. `count` is even.
+template <class Body>
+void for_units(int count, Body&& body) {
+  const hn::ScalableTag<std::uint64_t> full;
+  const hn::CappedTag<std::uint64_t, 4> four;
+  const hn::Full128<std::uint64_t> two;
+  int i = 0;
+  for (; i + static_cast<int>(hn::Lanes(full)) <= count; i += static_cast<int>(hn::Lanes(full))) body(full, i);
+  for (; i + static_cast<int>(hn::Lanes(four)) <= count; i += static_cast<int>(hn::Lanes(four))) body(four, i);
+  for (; i < count; i += 2) body(two, i);
+}
+
+/// Packs codes, a byte each, into words of core::pack_int4() order; codes above 15 become 15.
+void pack_int4(const std::uint8_t* code, int dim, char* out) {
+  for_units(dim / 8, [&](auto d64, int i) {
+    const hn::Repartition<std::uint8_t, decltype(d64)> d8;
+    const hn::Repartition<std::uint32_t, decltype(d64)> d32;
+    const hn::Rebind<std::uint32_t, decltype(d64)> d32_half;
+    const auto v = hn::BitCast(d32, hn::Min(hn::LoadU(d8, code + i * 8), hn::Set(d8, std::uint8_t{15})));
+    // Four bytes e0 e1 e2 e3 of a 32-bit lane, or-ed with themselves moved by 12 bits, start with e0|e2<<4, e1|e3<<4.
+    const auto pairs = hn::BitCast(d8, hn::Or(v, hn::ShiftRight<12>(v)));
+    alignas(16) static constexpr std::uint8_t kOrder[16] = {0, 4, 1, 5, 0, 0, 0, 0, 8, 12, 9, 13, 8, 8, 8, 8};
+    const auto words = hn::BitCast(d64, hn::TableLookupBytes(pairs, hn::LoadDup128(d8, kOrder)));
+    hn::StoreU(hn::TruncateTo(d32_half, words), d32_half, reinterpret_cast<std::uint32_t*>(out) + i);
+  });
 }
 
 template <class T, int Bits>
-void encode_row(const float* x, int dim, char* data, char* param) {
-  const core::QuantParam<T> p = row_param<T, Bits>(x, dim);
-  std::memcpy(param, &p, sizeof(p));
-  const core::RowEncoder e = core::row_encoder(p);
-  if (e.inv == 0.0F) {  // all codes are 0, in rows with NaN too
-    std::memset(data, 0, static_cast<std::size_t>(dim * Bits / 8));
-    return;
+void write_quantised(const WriteRows& w) {
+  alignas(64) float x[kGroupElements];
+  alignas(64) std::uint8_t code[kGroupElements];
+  const std::int32_t group = std::min(kGroup, kGroupElements / w.dim);
+  for (std::int32_t first = 0; first < w.rows; first += group) {
+    const std::int32_t rows = std::min(group, w.rows - first);
+    GroupStats stats;
+    for (std::int32_t i = 0; i < rows; ++i) {
+      for_row<T>(w, first + i, RangeSink{x + i * w.dim}).range(stats.low[i], stats.high[i]);
+    }
+    group_params<T, Bits>(w, first, rows, stats);
+    for (std::int32_t i = 0; i < rows; ++i) {
+      char* data = w.data + (first + i) * w.data_stride;
+      auto* to = Bits == 8 ? reinterpret_cast<std::uint8_t*>(data) : code + i * w.dim;
+      if (stats.inv[i] == 0.0F) {  // all codes are 0, in rows with NaN too
+        std::memset(to, 0, static_cast<std::size_t>(w.dim));
+      } else {
+        encode_row(x + i * w.dim, w.dim, stats.zero[i], stats.inv[i], to);
+      }
+    }
+    if constexpr (Bits == 4) {
+      for (std::int32_t i = 0; i < rows; ++i) pack_int4(code + i * w.dim, w.dim, w.data + (first + i) * w.data_stride);
+    }
   }
-  const FloatTag df;
-  const hn::Rebind<std::uint8_t, FloatTag> d8;
-  const auto zero = hn::Set(df, e.zero);
-  const auto inv = hn::Set(df, e.inv);
-  if constexpr (Bits == 8) {
-    for (int d = 0; d < dim; d += kLanes) {
-      const auto codes = encode<Bits>(hn::Load(df, x + d), zero, inv);
-      hn::StoreU(hn::U8FromU32(codes), d8, reinterpret_cast<std::uint8_t*>(data) + d);
+}
+
+template <class T>
+void write_same(const WriteRows& w) {
+  for (std::int32_t row = 0; row < w.rows; ++row) {
+    char* data = w.data + row * w.data_stride;
+    if (w.bias == nullptr && w.rotation == nullptr) {
+      const char* from = static_cast<const char*>(w.x) + row * w.x_stride;
+      std::memmove(data, from, static_cast<std::size_t>(w.dim) * sizeof(T));
+    } else {
+      for_row<T>(w, row, [data](int d, hn::Vec<FloatTag> v) { store(FloatTag(), v, reinterpret_cast<T*>(data) + d); });
     }
-  } else {
-    alignas(64) std::uint8_t code[kMaxDim];
-    for (int d = 0; d < dim; d += kLanes) {
-      hn::Store(hn::U8FromU32(encode<Bits>(hn::Load(df, x + d), zero, inv)), d8, code + d);
-    }
-    for (int d = 0; d < dim; d += 16) pack_int4(code + d, data + d / 2);
   }
 }
 
 template <class T, KvType Kv>
 void write_rows(const WriteRows& w) {
-  alignas(64) float x[kMaxDim];
-  const FloatTag df;
-  for (std::int32_t row = 0; row < w.rows; ++row) {
-    const char* from = static_cast<const char*>(w.x) + row * w.x_stride;
-    char* data = w.data + row * w.data_stride;
-    if (Kv == KvType::same && w.bias == nullptr && w.rotation == nullptr) {
-      std::memmove(data, from, static_cast<std::size_t>(w.dim) * sizeof(T));
-      continue;
-    }
-    const T* bias = w.bias == nullptr ? nullptr : static_cast<const T*>(w.bias) + std::int64_t{row} * w.dim;
-    load_row(reinterpret_cast<const T*>(from), bias, w.dim, x);
-    if (w.rotation != nullptr) rotate_row(w, x);
-    if constexpr (Kv == KvType::same) {
-      for (int d = 0; d < w.dim; d += kLanes) store(df, hn::Load(df, x + d), reinterpret_cast<T*>(data) + d);
-    } else {
-      encode_row<T, Kv == KvType::int8 ? 8 : 4>(x, w.dim, data, w.param + row * w.param_stride);
-    }
+  if constexpr (Kv == KvType::same) {
+    write_same<T>(w);
+  } else {
+    write_quantised<T, Kv == KvType::int8 ? 8 : 4>(w);
   }
 }
 
@@ -222,24 +305,26 @@ void write_rows(const WriteRows& w) {
 
 /// How code * scale + zero of a row of T can be computed in float32 and rounded to T only once.
 enum class Decoding : std::uint8_t {
-  exact,   ///< the float32 fma is exact for every code
+  plain,   ///< by the float32 fma: exact for every code or beyond T's range, or T is f32
   odd,     ///< by core::detail::fma_odd(), nothing overflows
   scalar,  ///< anything else: NaN, infinity, overflow
 };
 
-/// A sum of multiples of 2^lsb below 2^(lsb + 24) is exact in float32. A T has `Digits` digits, a code 8 bits.
-template <int Digits>
+/// A sum of multiples of 2^n below 2^(n + 24) is exact in float32. A T has `digits` digits, a code 8 bits.
+template <class T>
 Decoding decoding(float scale, float zero) {
-  if (scale == 0.0F || zero == 0.0F)
-    return core::sub_rn(scale + zero, scale + zero) == 0.0F ? Decoding::exact : Decoding::scalar;
   const auto exponent = [](float x) { return static_cast<int>(core::bits_as<std::uint32_t>(x) >> 23 & 0xffu); };
   const int s = exponent(scale);
   const int z = exponent(zero);
-  if (std::max(s + 9, z + 1) > 253) return Decoding::scalar;
-  // |code * scale| < 2^(s+9), |zero| < 2^(z+1), their sum below twice the larger; last digits at s and z - (Digits -
-  // 1). Subnormal numbers of T that are normal floats only have later last digits.
-  const bool exact = std::min(s, z) > 0 && std::max(s + 9, z + 1) + 1 - (std::min(s, z) - (Digits - 1)) <= 24;
-  return exact ? Decoding::exact : Decoding::odd;
+  if (std::max(s, z) == 255) return Decoding::scalar;
+  if (dtype_of<T> == DType::f32 || scale == 0.0F || zero == 0.0F) return Decoding::plain;
+  // |code * scale| < 2^(s+9), |zero| < 2^(z+1), their sum below twice the larger.
+  const int top = std::max(s + 9, z + 1) + 1;
+  if (top > 254) return Decoding::scalar;
+  // Subnormal numbers of f16 are normal floats, whose last digits stand further left than this.
+  constexpr int digits = dtype_of<T> == DType::f16 ? 11 : 8;
+  const int last_digit = std::min(s, z) - (digits - 1);
+  return std::min(s, z) > 0 && top - last_digit <= 24 ? Decoding::plain : Decoding::odd;
 }
 
 /// core::detail::fma_odd() where no product overflows.
@@ -260,9 +345,6 @@ hn::Vec<DF> fma_odd(DF df, hn::Vec<DF> code, hn::Vec<DF> scale, hn::Vec<DF> zero
   return hn::BitCast(df, hn::Add(u, hn::IfThenElseZero(hn::And(inexact, even), step)));
 }
 
-template <class T>
-constexpr int kDigits = dtype_of<T> == DType::f16 ? 11 : 8;
-
 /// Bytes of codes to T.
 template <class T>
 void decode_bytes(const std::uint8_t* code, int dim, core::QuantParam<T> p, T* y) {
@@ -273,14 +355,13 @@ void decode_bytes(const std::uint8_t* code, int dim, core::QuantParam<T> p, T* y
   const float zero = core::to_float(p.zero);
   const auto v_scale = hn::Set(df, scale);
   const auto v_zero = hn::Set(df, zero);
-  const Decoding how = dtype_of<T> == DType::f32 ? Decoding::exact : decoding<kDigits<T>>(scale, zero);
   const auto value = [&](int d) { return hn::ConvertTo(df, hn::PromoteTo(di, hn::LoadU(d8, code + d))); };
-  switch (how) {
-    case Decoding::exact:
-      for (int d = 0; d < dim; d += kLanes) store(df, hn::MulAdd(value(d), v_scale, v_zero), y + d);
+  switch (decoding<T>(scale, zero)) {
+    case Decoding::plain:
+      for (int d = 0; d < dim; d += kLanes) store_number(df, hn::MulAdd(value(d), v_scale, v_zero), y + d);
       return;
     case Decoding::odd:
-      for (int d = 0; d < dim; d += kLanes) store(df, fma_odd(df, value(d), v_scale, v_zero), y + d);
+      for (int d = 0; d < dim; d += kLanes) store_number(df, fma_odd(df, value(d), v_scale, v_zero), y + d);
       return;
     case Decoding::scalar:
       for (int d = 0; d < dim; ++d) y[d] = core::decode(static_cast<std::uint32_t>(code[d]), p);
@@ -288,78 +369,64 @@ void decode_bytes(const std::uint8_t* code, int dim, core::QuantParam<T> p, T* y
   }
 }
 
-/// Codes of words of 8, one byte each in element order. `words` fills D's 64-bit lanes a whole number of times.
-/// Lane i of a vector takes word order(i).
+/// Codes of words of 8, one byte each in element order; w has a word in each 64-bit lane.
 template <class D64>
-auto unpack_int4(D64 d64, const std::uint32_t* words) {
-  const hn::Rebind<std::uint32_t, D64> d32;
+auto unpack_int4(D64 d64, hn::Vec<D64> w) {
   const hn::Repartition<std::uint8_t, D64> d8;
   const hn::Repartition<std::uint16_t, D64> d16;
-  const auto w = hn::BitCast(d8, hn::PromoteTo(d64, hn::LoadU(d32, words)));
   // Bytes e0|e2<<4, e4|e6<<4, e1|e3<<4, e5|e7<<4 of a word, spread so that every second pair wants its high nibbles.
   alignas(16) static constexpr std::uint8_t kSpread[16] = {0, 2, 0, 2, 1, 3, 1, 3, 8, 10, 8, 10, 9, 11, 9, 11};
   alignas(16) static constexpr std::uint8_t kHigh[16] = {0, 0, 255, 255, 0, 0, 255, 255,
                                                          0, 0, 255, 255, 0, 0, 255, 255};
-  const auto spread = hn::TableLookupBytes(w, hn::LoadDup128(d8, kSpread));
+  const auto spread = hn::TableLookupBytes(hn::BitCast(d8, w), hn::LoadDup128(d8, kSpread));
   const auto high = hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, spread)));
   const auto nibble = hn::IfVecThenElse(hn::LoadDup128(d8, kHigh), high, spread);
   return hn::And(nibble, hn::Set(d8, std::uint8_t{15}));
 }
 
-/// Bytes of the 16 values that a row's codes have, low and high ones apart.
-struct ValueTable {
-  alignas(16) std::uint8_t low[16];
-  alignas(16) std::uint8_t high[16];
-};
-
-/// Looks up as many words as fit into vectors of D64; returns how many.
-template <class D64>
-int decode_words(D64 d64, const std::uint32_t* words, int count, const ValueTable& table, std::uint16_t* y) {
-  const hn::Repartition<std::uint8_t, D64> d8;
-  const hn::Repartition<std::uint16_t, D64> d16;
-  const int step = static_cast<int>(hn::Lanes(d64));
-  const auto low = hn::LoadDup128(d8, table.low);
-  const auto high = hn::LoadDup128(d8, table.high);
-  int i = 0;
-  for (; i + step <= count; i += step) {
-    const auto code = unpack_int4(d64, words + i);
-    const auto a = hn::TableLookupBytes(low, code);
-    const auto b = hn::TableLookupBytes(high, code);
-    // Each 128-bit block has two words; the first ones of all blocks, then the second ones.
-    alignas(64) std::uint16_t first[hn::MaxLanes(d16)];
-    alignas(64) std::uint16_t second[hn::MaxLanes(d16)];
-    hn::Store(hn::BitCast(d16, hn::InterleaveLower(d8, a, b)), d16, first);
-    hn::Store(hn::BitCast(d16, hn::InterleaveUpper(d8, a, b)), d16, second);
-    for (int block = 0; block < step / 2; ++block) {
-      std::memcpy(y + (i + 2 * block) * 8, first + block * 8, 16);
-      std::memcpy(y + (i + 2 * block + 1) * 8, second + block * 8, 16);
-    }
+/// Values of codes, looked up in the 16 that a row can have.
+template <class T>
+void look_up_int4(const std::uint32_t* words, int count, const T (&values)[16], T* y) {
+  alignas(16) std::uint8_t low_bytes[16];
+  alignas(16) std::uint8_t high_bytes[16];
+  for (int i = 0; i < 16; ++i) {
+    low_bytes[i] = static_cast<std::uint8_t>(values[i].bits);
+    high_bytes[i] = static_cast<std::uint8_t>(values[i].bits >> 8);
   }
-  return i;
+  for_units(count, [&](auto d64, int i) {
+    using D64 = decltype(d64);
+    const hn::Repartition<std::uint8_t, D64> d8;
+    const hn::Rebind<std::uint32_t, D64> d32;
+    // Words i and i + lanes/2 share a 128-bit block, so that the lower halves of the blocks hold the first half of the
+    // words and can be stored at once.
+    constexpr std::uint32_t kLanes64 = hn::MaxLanes(D64());
+    alignas(64) std::uint32_t order[kLanes64];
+    for (std::uint32_t lane = 0; lane < kLanes64; ++lane) order[lane] = lane / 2 + lane % 2 * (kLanes64 / 2);
+    const auto permuted = hn::TableLookupLanes(hn::LoadU(d32, words + i), hn::SetTableIndices(d32, order));
+    const auto code = unpack_int4(d64, hn::PromoteTo(d64, permuted));
+    const auto low = hn::TableLookupBytes(hn::LoadDup128(d8, low_bytes), code);
+    const auto high = hn::TableLookupBytes(hn::LoadDup128(d8, high_bytes), code);
+    auto* out = reinterpret_cast<std::uint8_t*>(y + i * 8);
+    hn::StoreU(hn::InterleaveLower(d8, low, high), d8, out);
+    hn::StoreU(hn::InterleaveUpper(d8, low, high), d8, out + hn::MaxLanes(d8));
+  });
 }
 
 template <class T>
 void decode_int4(const char* data, int dim, core::QuantParam<T> p, T* y) {
   const auto* words = reinterpret_cast<const std::uint32_t*>(data);
-  const int count = dim / 8;
   if constexpr (sizeof(T) == 2) {
     alignas(16) static constexpr std::uint8_t kCodes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    T value[16];
-    decode_bytes(kCodes, 16, p, value);
-    ValueTable table;
-    for (int i = 0; i < 16; ++i) {
-      table.low[i] = static_cast<std::uint8_t>(value[i].bits);
-      table.high[i] = static_cast<std::uint8_t>(value[i].bits >> 8);
-    }
-    auto* out = reinterpret_cast<std::uint16_t*>(y);
-    int done = decode_words(hn::ScalableTag<std::uint64_t>(), words, count, table, out);
-    done += decode_words(hn::CappedTag<std::uint64_t, 4>(), words + done, count - done, table, out + done * 8);
-    decode_words(hn::Full128<std::uint64_t>(), words + done, count - done, table, out + done * 8);
+    T values[16];
+    decode_bytes(kCodes, 16, p, values);
+    look_up_int4(words, dim / 8, values, y);
   } else {
-    const hn::Full128<std::uint64_t> d64;
-    const hn::Full128<std::uint8_t> d8;
     alignas(64) std::uint8_t code[kMaxDim];
-    for (int i = 0; i < count; i += 2) hn::Store(unpack_int4(d64, words + i), d8, code + i * 8);
+    for_units(dim / 8, [&](auto d64, int i) {
+      const hn::Rebind<std::uint32_t, decltype(d64)> d32;
+      const hn::Repartition<std::uint8_t, decltype(d64)> d8;
+      hn::StoreU(unpack_int4(d64, hn::PromoteTo(d64, hn::LoadU(d32, words + i))), d8, code + i * 8);
+    });
     decode_bytes(code, dim, p, y);
   }
 }

@@ -202,11 +202,15 @@ TEST_P(Rows, ReadAlikeByEveryTarget) {
     Bytes param(static_cast<std::size_t>(rows * 2 * size));
     for (std::int64_t i = 0; i < rows * row_bytes; ++i) data.data()[i] = static_cast<char>(random.bits());
     for (int i = 0; i < rows * 2; ++i) {
-      // Two thirds usual parameters, one third any bits: NaN, infinity, negative and subnormal scales, overflow.
-      if (trial % 3 == 0) {
+      // Usual parameters, far apart ones, any bits (NaN, infinity, negative and subnormal scales), the largest numbers.
+      if (trial % 4 == 0) {
         fill_row(t, 1, 6, random, param.data() + i * size);
+      } else if (trial % 4 == 3) {
+        const float x =
+            std::ldexp(1.0F + std::abs(random.normal()) / 8, (t == DType::f16 ? 15 : 127) - random.below(12));
+        put(t, param.data() + i * size, random.below(2) == 0 ? x : -x);
       } else {
-        put(t, param.data() + i * size, random.normal() * std::ldexp(1.0F, random.below(trial % 3 == 1 ? 8 : 40) - 20));
+        put(t, param.data() + i * size, random.normal() * std::ldexp(1.0F, random.below(trial % 4 == 1 ? 8 : 40) - 20));
       }
     }
     for (const int gap : {0, 32}) {
