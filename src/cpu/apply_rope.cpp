@@ -11,8 +11,8 @@ void apply_rope(const ApplyRopeArgs& a, Exec exec) {
   const int threads = resolve_threads(exec.threads);
   common::check_args(a, common::Backend::cpu);
   common::check_lengths(a);
-  const RowKernels& kernels = row_kernels(current_target());
-  const WriteRowsFn rotate_rows = kernels.write_rows(a.dtype, KvType::same);
+  const WriteKernels& kernels = write_kernels(current_target());
+  const WriteRowsFn rotate_rows = kernels.rows(a.dtype, KvType::same);
   const std::int64_t element = dtype_bytes(a.dtype);
 
   // New tokens [first, last) of sequence b.

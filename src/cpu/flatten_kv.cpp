@@ -11,13 +11,15 @@ namespace {
 
 class Flattener {
  public:
-  Flattener(const FlattenKvArgs& args, const RowKernels& kernels)
+  Flattener(const FlattenKvArgs& args, const ReadKernels& read, const WriteKernels& write, bool stream)
       : a_(args),
-        kernels_(kernels),
-        read_k_(kernels.read_rows(args.layout.dtype, args.layout.format.k)),
-        read_v_(kernels.read_rows(args.layout.dtype, args.layout.format.v)),
+        read_k_(read.rows(args.layout.dtype, args.layout.format.k)),
+        read_v_(read.rows(args.layout.dtype, args.layout.format.v)),
+        rotate_(write.rows(args.layout.dtype, KvType::same)),
+        rotation_(write.rotation),
         ownership_(args.cp),
-        element_(dtype_bytes(args.layout.dtype)) {}
+        element_(dtype_bytes(args.layout.dtype)),
+        stream_(stream) {}
 
   /// Positions [first, last) of a sequence.
   void read(std::int32_t b, std::int32_t first, std::int32_t last, std::int32_t first_head, std::int32_t heads) const {
@@ -32,6 +34,7 @@ class Flattener {
         ReadRows r;
         r.rows = rows;
         r.dim = layout.head_dim;
+        r.stream = stream_;
         r.y_stride = a_.strides.token * element_;
         r.data = block + layout.k_data(a_.layer, h, row);
         r.data_stride = layout.k_row_bytes;
@@ -61,8 +64,7 @@ class Flattener {
 
   /// RoPE on the keys that read() has put into place.
   void rotate(std::int32_t b, std::int32_t begin, std::int32_t end, std::int32_t first_head, std::int32_t heads) const {
-    const WriteRowsFn rotate_rows = kernels_.write_rows(a_.layout.dtype, KvType::same);
-    TokenRotation rotation(a_.rope, kernels_.rotation);
+    TokenRotation rotation(a_.rope, rotation_);
     rotation.start_sequence(b);
     for (std::int32_t local = begin; local < end; ++local) {
       const std::int32_t position = ownership_.position(local);
@@ -76,16 +78,18 @@ class Flattener {
       rows.dim = a_.layout.head_dim;
       rows.data = at(a_.k, b, local, first_head);
       rows.data_stride = rows.x_stride;
-      rotate_rows(rows);
+      rotate_(rows);
     }
   }
 
   const FlattenKvArgs& a_;
-  const RowKernels& kernels_;
   ReadRowsFn read_k_;
   ReadRowsFn read_v_;
+  WriteRowsFn rotate_;
+  RotationFn rotation_;
   core::Ownership ownership_;
   std::int64_t element_;
+  bool stream_;
 };
 
 }  // namespace
@@ -94,11 +98,18 @@ void flatten_kv(const FlattenKvArgs& args, Exec exec) {
   const int threads = resolve_threads(exec.threads);
   common::check_args(args, common::Backend::cpu);
   common::check_lengths(args);
-  const Flattener flattener(args, row_kernels(current_target()));
-  const std::int64_t head_bytes = std::int64_t{2} * args.layout.head_dim * dtype_bytes(args.layout.dtype);
-  const TokenWork work(args.cu_k, args.batch, args.layout.kv_heads, head_bytes);
+  if (args.batch == 0) return;
+  const BlockLayout& layout = args.layout;
+  const std::int64_t head_bytes = std::int64_t{2} * layout.head_dim * dtype_bytes(layout.dtype);
+  const std::int64_t tokens = args.cu_k[args.batch] - args.cu_k[0];
+  // Rotation reads the rows again, so they had better stay in the caches.
+  const bool stream = tokens * layout.kv_heads * head_bytes >= kStreamBytes && args.rope.dim == 0;
+  const ReadKernels& kernels = read_kernels(current_target());
+  const Flattener flattener(args, kernels, write_kernels(current_target()), stream);
+  const TokenWork work(args.cu_k, args.batch, layout.kv_heads, head_bytes);
   parallel_for(work.items(), threads, [&](std::int64_t item, int) {
     work.for_each_part(item, [&](auto... part) { flattener.read(part...); });
+    kernels.finish();
   });
 }
 

@@ -1,17 +1,11 @@
 #pragma once
-// Include before hwy/foreach_target.h. Limits Highway to targets whose MulAdd is one fused operation, because results
-// must not depend on the target: SSE and the 128-bit emulation multiply and add in two steps. Scalable vectors (SVE,
-// RVV) and the others are left out because no machine here could test them. Scalar code is our own; in Highway's scalar
-// pass (HWY_SCALAR or HWY_EMU128, always compiled) a SIMD source file leaves its kernels out.
-//
-//   #define HWY_TARGET_INCLUDE "cpu/this_file.cpp"
-//   #include "cpu/highway_targets.h"
-//   #include <hwy/foreach_target.h>
-//   #include <hwy/highway.h>
-//   #if PAGEDKV_SIMD_PASS
-//   HWY_BEFORE_NAMESPACE(); namespace pagedkv::cpu::HWY_NAMESPACE { ... const Kernels kKernels = {...}; }
-//   HWY_AFTER_NAMESPACE(); #endif #if HWY_ONCE   // and a switch over Target (targets.h) with  #if HWY_TARGETS &
-//   HWY_AVX2 ... &N_AVX2::kKernels #endif
+// Include before hwy/foreach_target.h, with a blank line between, or clang-format sorts it behind. Limits Highway to
+// targets whose MulAdd is one fused operation, because results must not depend on the target: SSE and the 128-bit
+// emulation multiply and add in two steps. Scalable vectors (SVE, RVV) and the others are left out because no machine
+// here could test them. Scalar code is our own; in Highway's scalar pass (HWY_SCALAR or HWY_EMU128, always compiled) a
+// SIMD source file leaves its kernels out.
+// rows_read_simd.cpp shows the pattern: foreach_target.h, kernels inside `#if PAGEDKV_SIMD_PASS`, and in `#if HWY_ONCE`
+// a switch over Target (targets.h).
 
 #include <hwy/detect_targets.h>
 

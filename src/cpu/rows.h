@@ -33,6 +33,7 @@ struct WriteRows {
   std::int64_t data_stride = 0;
   char* param = nullptr;  ///< {scale, zero}; not used for `same`
   std::int64_t param_stride = 0;
+  bool stream = false;  ///< rows whose bytes fill cache lines go past the caches; then call finish() before others read
 };
 
 /// `rows` rows that are read (tokens of one head): decoded to T. `same` is copied.
@@ -45,7 +46,12 @@ struct ReadRows {
   std::int32_t dim = 0;
   void* y = nullptr;  ///< T [rows][dim]
   std::int64_t y_stride = 0;
+  bool stream = false;  ///< as in WriteRows
 };
+
+/// Outputs of at least this many bytes are streamed: more than the caches keep until someone reads them, so that
+/// fetching lines only to overwrite them would cost a third of the memory traffic for nothing.
+inline constexpr std::int64_t kStreamBytes = 16 << 20;
 
 using WriteRowsFn = void (*)(const WriteRows&);
 using ReadRowsFn = void (*)(const ReadRows&);
@@ -54,17 +60,25 @@ using ReadRowsFn = void (*)(const ReadRows&);
 using RotationFn = void (*)(const std::uint32_t* phase, int pairs, RopePairs order, float factor, RotationRow& out);
 
 /// The loops of one target.
-struct RowKernels {
+struct WriteKernels {
   WriteRowsFn write[3][3];  ///< [DType][KvType]
-  ReadRowsFn read[3][3];    ///< [DType][KvType]
   RotationFn rotation;
+  void (*finish)();  ///< makes streamed rows visible to other threads
 
-  WriteRowsFn write_rows(DType t, KvType kv) const { return write[static_cast<int>(t)][static_cast<int>(kv)]; }
-  ReadRowsFn read_rows(DType t, KvType kv) const { return read[static_cast<int>(t)][static_cast<int>(kv)]; }
+  WriteRowsFn rows(DType t, KvType kv) const { return write[static_cast<int>(t)][static_cast<int>(kv)]; }
 };
 
-extern const RowKernels kScalarRows;
+struct ReadKernels {
+  ReadRowsFn read[3][3];  ///< [DType][KvType]
+  void (*finish)();       ///< makes streamed rows visible to other threads
 
-const RowKernels& row_kernels(Target target);
+  ReadRowsFn rows(DType t, KvType kv) const { return read[static_cast<int>(t)][static_cast<int>(kv)]; }
+};
+
+extern const WriteKernels kScalarWriteKernels;
+extern const ReadKernels kScalarReadKernels;
+
+const WriteKernels& write_kernels(Target target);
+const ReadKernels& read_kernels(Target target);
 
 }  // namespace pagedkv::cpu

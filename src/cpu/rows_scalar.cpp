@@ -114,16 +114,19 @@ void rotation_row(const std::uint32_t* phase, int pairs, RopePairs order, float 
 
 }  // namespace
 
-const RowKernels kScalarRows = {
+const WriteKernels kScalarWriteKernels = {
     .write = {{write_rows<float, KvType::same>, write_rows<float, KvType::int8>, write_rows<float, KvType::int4>},
               {write_rows<half_t, KvType::same>, write_rows<half_t, KvType::int8>, write_rows<half_t, KvType::int4>},
               {write_rows<bfloat16_t, KvType::same>, write_rows<bfloat16_t, KvType::int8>,
                write_rows<bfloat16_t, KvType::int4>}},
+    .rotation = rotation_row,
+    .finish = [] {}};
+
+const ReadKernels kScalarReadKernels = {
     .read = {{read_rows<float, KvType::same>, read_rows<float, KvType::int8>, read_rows<float, KvType::int4>},
              {read_rows<half_t, KvType::same>, read_rows<half_t, KvType::int8>, read_rows<half_t, KvType::int4>},
              {read_rows<bfloat16_t, KvType::same>, read_rows<bfloat16_t, KvType::int8>,
               read_rows<bfloat16_t, KvType::int4>}},
-    .rotation = rotation_row,
-};
+    .finish = [] {}};
 
 }  // namespace pagedkv::cpu

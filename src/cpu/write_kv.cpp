@@ -11,13 +11,14 @@ namespace {
 
 class Writer {
  public:
-  Writer(const WriteKvArgs& args, const RowKernels& kernels)
+  Writer(const WriteKvArgs& args, const WriteKernels& kernels, bool stream)
       : a_(args),
         kernels_(kernels),
-        write_k_(kernels.write_rows(args.layout.dtype, args.layout.format.k)),
-        write_v_(kernels.write_rows(args.layout.dtype, args.layout.format.v)),
+        write_k_(kernels.rows(args.layout.dtype, args.layout.format.k)),
+        write_v_(kernels.rows(args.layout.dtype, args.layout.format.v)),
         ownership_(args.cp),
-        element_(dtype_bytes(args.layout.dtype)) {}
+        element_(dtype_bytes(args.layout.dtype)),
+        stream_(stream) {}
 
   /// New tokens [first, last) of a sequence.
   void write(std::int32_t b, std::int32_t first, std::int32_t last, std::int32_t first_head, std::int32_t heads) const {
@@ -34,6 +35,7 @@ class Writer {
     rows.x_stride = a_.strides.head * element_;
     rows.rows = heads;
     rows.dim = layout.head_dim;
+    rows.stream = stream_;
     const std::int64_t bias_offset = std::int64_t{first_head} * layout.head_dim * element_;
     TokenRotation rotation(a_.rope, kernels_.rotation);
     rotation.start_sequence(b);
@@ -70,11 +72,12 @@ class Writer {
 
  private:
   const WriteKvArgs& a_;
-  const RowKernels& kernels_;
+  const WriteKernels& kernels_;
   WriteRowsFn write_k_;
   WriteRowsFn write_v_;
   core::Ownership ownership_;
   std::int64_t element_;
+  bool stream_;
 };
 
 }  // namespace
@@ -83,11 +86,18 @@ void write_kv(const WriteKvArgs& args, Exec exec) {
   const int threads = resolve_threads(exec.threads);
   common::check_args(args, common::Backend::cpu);
   common::check_lengths(args);
-  const Writer writer(args, row_kernels(current_target()));
-  const std::int64_t head_bytes = std::int64_t{2} * args.layout.head_dim * dtype_bytes(args.layout.dtype);
-  const TokenWork work(args.cu_q, args.batch, args.layout.kv_heads, head_bytes);
-  parallel_for(work.items(), threads,
-               [&](std::int64_t item, int) { work.for_each_part(item, [&](auto... part) { writer.write(part...); }); });
+  if (args.batch == 0) return;
+  const BlockLayout& layout = args.layout;
+  const std::int64_t tokens = args.cu_q[args.batch] - args.cu_q[0];
+  const std::int64_t stored = tokens * layout.kv_heads * (layout.k_row_bytes + layout.v_row_bytes);
+  const WriteKernels& kernels = write_kernels(current_target());
+  const Writer writer(args, kernels, stored >= kStreamBytes);
+  const std::int64_t head_bytes = std::int64_t{2} * layout.head_dim * dtype_bytes(layout.dtype);
+  const TokenWork work(args.cu_q, args.batch, layout.kv_heads, head_bytes);
+  parallel_for(work.items(), threads, [&](std::int64_t item, int) {
+    work.for_each_part(item, [&](auto... part) { writer.write(part...); });
+    kernels.finish();
+  });
 }
 
 }  // namespace pagedkv::cpu

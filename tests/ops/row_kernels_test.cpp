@@ -44,11 +44,11 @@ class Random {
   std::normal_distribution<float> normal_;
 };
 
-/// Poisoned memory aligned to 16 bytes and to no more, so that kernels cannot rely on more.
+/// Poisoned memory, aligned to 64 bytes (so that rows may be streamed), or to 16 and to no more.
 class Bytes {
  public:
-  explicit Bytes(std::size_t n) : size_(n), memory_(n + 48, kPoison) {
-    data_ = memory_.data() + (48 - reinterpret_cast<std::uintptr_t>(memory_.data()) % 32);
+  Bytes(std::size_t n, bool lines) : size_(n), memory_(n + 128, kPoison) {
+    data_ = memory_.data() + (64 - reinterpret_cast<std::uintptr_t>(memory_.data()) % 64) + (lines ? 0 : 16);
   }
   char* data() { return data_; }
   bool operator==(const Bytes& other) const {
@@ -148,8 +148,9 @@ TEST_P(Rows, WrittenAlikeByEveryTarget) {
   Random random(static_cast<std::uint32_t>(dim) * 31 + static_cast<std::uint32_t>(kv));
   const int rows = 3;
   for (int trial = 0; trial < 40 * kKinds; ++trial) {
-    Bytes x(static_cast<std::size_t>(rows * dim * size));
-    Bytes bias(static_cast<std::size_t>(rows * dim * size));
+    const bool lines = random.below(2) == 0;
+    Bytes x(static_cast<std::size_t>(rows * dim * size), false);
+    Bytes bias(static_cast<std::size_t>(rows * dim * size), false);
     for (int r = 0; r < rows; ++r) {
       fill_row(t, dim, trial % kKinds, random, x.data() + r * dim * size);
       fill_row(t, dim, random.below(2) == 0 ? 0 : random.below(kKinds), random, bias.data() + r * dim * size);
@@ -165,26 +166,28 @@ TEST_P(Rows, WrittenAlikeByEveryTarget) {
       w.rope_dim = unit * (1 + random.below(std::min(dim, 256) / unit));
       std::uint32_t phase[core::kMaxRopePairs];
       for (auto& p : phase) p = random.bits();
-      kScalarRows.rotation(phase, w.rope_dim / 2, w.pairs, 1.0F + 0.01F * static_cast<float>(random.below(50)),
-                           rotation);
+      kScalarWriteKernels.rotation(phase, w.rope_dim / 2, w.pairs, 1.0F + 0.01F * static_cast<float>(random.below(50)),
+                                   rotation);
       w.rotation = &rotation;
     }
     w.rows = rows;
     w.dim = dim;
-    w.data_stride = row_bytes + 16;
+    w.data_stride = row_bytes + (lines ? 64 : 16);
     w.param_stride = 16;
-    const auto write = [&](const RowKernels& kernels, Bytes& data, Bytes& param) {
+    w.stream = random.below(2) == 0;
+    const auto write = [&](const WriteKernels& kernels, Bytes& data, Bytes& param) {
       w.data = data.data();
       w.param = param.data();
-      kernels.write_rows(t, kv)(w);
+      kernels.rows(t, kv)(w);
+      kernels.finish();
     };
-    Bytes data(static_cast<std::size_t>(rows * w.data_stride));
-    Bytes param(static_cast<std::size_t>(rows * w.param_stride));
-    write(kScalarRows, data, param);
+    Bytes data(static_cast<std::size_t>(rows * w.data_stride), lines);
+    Bytes param(static_cast<std::size_t>(rows * w.param_stride), lines);
+    write(kScalarWriteKernels, data, param);
     for (const Target target : simd_targets()) {
-      Bytes simd_data(static_cast<std::size_t>(rows * w.data_stride));
-      Bytes simd_param(static_cast<std::size_t>(rows * w.param_stride));
-      write(row_kernels(target), simd_data, simd_param);
+      Bytes simd_data(static_cast<std::size_t>(rows * w.data_stride), lines);
+      Bytes simd_param(static_cast<std::size_t>(rows * w.param_stride), lines);
+      write(write_kernels(target), simd_data, simd_param);
       ASSERT_TRUE(data == simd_data) << "target " << static_cast<int>(target) << " trial " << trial;
       ASSERT_TRUE(param == simd_param) << "target " << static_cast<int>(target) << " trial " << trial;
     }
@@ -198,8 +201,8 @@ TEST_P(Rows, ReadAlikeByEveryTarget) {
   Random random(static_cast<std::uint32_t>(dim) * 37 + static_cast<std::uint32_t>(kv));
   const int rows = 3;
   for (int trial = 0; trial < 400; ++trial) {
-    Bytes data(static_cast<std::size_t>(rows * row_bytes));
-    Bytes param(static_cast<std::size_t>(rows * 2 * size));
+    Bytes data(static_cast<std::size_t>(rows * row_bytes), false);
+    Bytes param(static_cast<std::size_t>(rows * 2 * size), false);
     for (std::int64_t i = 0; i < rows * row_bytes; ++i) data.data()[i] = static_cast<char>(random.bits());
     for (int i = 0; i < rows * 2; ++i) {
       // Usual parameters, far apart ones, any bits (NaN, infinity, negative and subnormal scales), the largest numbers.
@@ -213,7 +216,7 @@ TEST_P(Rows, ReadAlikeByEveryTarget) {
         put(t, param.data() + i * size, random.normal() * std::ldexp(1.0F, random.below(trial % 4 == 1 ? 8 : 40) - 20));
       }
     }
-    for (const int gap : {0, 32}) {
+    for (const int gap : {0, 32, 64}) {
       ReadRows r;
       r.data = data.data();
       r.data_stride = row_bytes;
@@ -222,15 +225,17 @@ TEST_P(Rows, ReadAlikeByEveryTarget) {
       r.rows = rows;
       r.dim = dim;
       r.y_stride = dim * size + gap;
-      const auto read = [&](const RowKernels& kernels, Bytes& y) {
+      r.stream = gap != 0;
+      const auto read = [&](const ReadKernels& kernels, Bytes& y) {
         r.y = y.data();
-        kernels.read_rows(t, kv)(r);
+        kernels.rows(t, kv)(r);
+        kernels.finish();
       };
-      Bytes y(static_cast<std::size_t>(rows * r.y_stride));
-      read(kScalarRows, y);
+      Bytes y(static_cast<std::size_t>(rows * r.y_stride), gap != 32);
+      read(kScalarReadKernels, y);
       for (const Target target : simd_targets()) {
-        Bytes simd_y(static_cast<std::size_t>(rows * r.y_stride));
-        read(row_kernels(target), simd_y);
+        Bytes simd_y(static_cast<std::size_t>(rows * r.y_stride), gap != 32);
+        read(read_kernels(target), simd_y);
         ASSERT_TRUE(y == simd_y) << "target " << static_cast<int>(target) << " trial " << trial;
       }
     }
@@ -251,10 +256,10 @@ TEST(Rotation, AlikeOnEveryTarget) {
         RotationRow expected;
         RotationRow actual;
         std::memset(&expected, kPoison, sizeof(expected));
-        kScalarRows.rotation(phase, pairs, order, 1.25F, expected);
+        kScalarWriteKernels.rotation(phase, pairs, order, 1.25F, expected);
         for (const Target target : simd_targets()) {
           std::memset(&actual, kPoison, sizeof(actual));
-          row_kernels(target).rotation(phase, pairs, order, 1.25F, actual);
+          write_kernels(target).rotation(phase, pairs, order, 1.25F, actual);
           ASSERT_EQ(std::memcmp(&expected, &actual, sizeof(expected)), 0) << pairs;
         }
       }
