@@ -8,6 +8,10 @@
 #include "common/check.h"
 #include "common/float_env.h"
 
+#if defined(PAGEDKV_THREAD_SANITIZER)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace pagedkv::cpu {
 
 int resolve_threads(int requested) {
@@ -17,9 +21,31 @@ int resolve_threads(int requested) {
 }
 
 namespace detail {
+namespace {
+
+// The thread library orders what happens before run_workers(), in the workers and after it, but is not instrumented:
+// these tell ThreadSanitizer.
+#if defined(PAGEDKV_THREAD_SANITIZER)
+void acquire(void* context) {
+  __tsan_acquire(context);
+}
+void release(void* context) {
+  __tsan_release(context);
+}
+#else
+void acquire(void*) {}
+void release(void*) {}
+#endif
+
+}  // namespace
 
 void run_workers(int workers, void (*run)(void* context, int worker), void* context) {
   const auto one = [=](int worker) {
+    struct Order {
+      void* context;
+      explicit Order(void* c) : context(c) { acquire(context); }
+      ~Order() { release(context); }
+    } order(context);
     const common::FloatEnv env;
     run(context, worker);
   };
@@ -27,8 +53,15 @@ void run_workers(int workers, void (*run)(void* context, int worker), void* cont
     one(0);
     return;
   }
-  // Isolated: a thread that waits here must not pick up unrelated tasks of the caller's.
-  tbb::this_task_arena::isolate([&] { tbb::parallel_for(0, workers, one, tbb::simple_partitioner()); });
+  release(context);
+  try {
+    // Isolated: a thread that waits here must not pick up unrelated tasks of the caller's.
+    tbb::this_task_arena::isolate([&] { tbb::parallel_for(0, workers, one, tbb::simple_partitioner()); });
+  } catch (...) {
+    acquire(context);
+    throw;
+  }
+  acquire(context);
 }
 
 }  // namespace detail

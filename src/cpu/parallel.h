@@ -29,33 +29,18 @@ void parallel_for(std::int64_t items, int threads, Body&& body) {
   struct Context {
     std::remove_reference_t<Body>* body;
     std::int64_t items;
-    // Acquire and release on `next` and `finished` order the caller's memory accesses with those of the workers. The
-    // thread library does so too, but out of sight of ThreadSanitizer.
     std::atomic<std::int64_t> next{0};
-    std::atomic<int> finished{0};
   };
-  Context context{&body, items, {}, {}};
-  context.next.store(0, std::memory_order_release);
+  Context context{&body, items};
   const auto run = [](void* p, int worker) {
     auto& c = *static_cast<Context*>(p);
-    struct Finish {
-      std::atomic<int>& count;
-      ~Finish() { count.fetch_add(1, std::memory_order_acq_rel); }
-    } finish{c.finished};
     for (;;) {
-      const std::int64_t item = c.next.fetch_add(1, std::memory_order_acq_rel);
+      const std::int64_t item = c.next.fetch_add(1, std::memory_order_relaxed);
       if (item >= c.items) return;
       (*c.body)(item, worker);
     }
   };
-  const int workers = static_cast<int>(std::min<std::int64_t>(items, threads));
-  try {
-    detail::run_workers(workers, run, &context);
-  } catch (...) {
-    context.finished.load(std::memory_order_acquire);
-    throw;
-  }
-  context.finished.load(std::memory_order_acquire);
+  detail::run_workers(static_cast<int>(std::min<std::int64_t>(items, threads)), run, &context);
 }
 
 }  // namespace pagedkv::cpu
