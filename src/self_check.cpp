@@ -83,7 +83,7 @@ std::vector<CheckResult> check_arithmetic(CheckInputs inputs, int threads) {
   std::vector<CheckResult> results;
   for (const core::CheckTable& table : core::kCheckTables) {
     const bool full = inputs == CheckInputs::full;
-    const std::uint64_t step = full ? 1 : core::kCheckSampleStep;
+    const std::uint64_t step = full ? 1 : core::check_sample_step(table.inputs);
     results.push_back({table.name, full ? table.hash : table.sample_hash, hash_table(table, step, threads)});
   }
   return results;

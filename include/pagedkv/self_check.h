@@ -17,7 +17,7 @@ struct CheckResult {
 
 /// Which inputs a self-check takes.
 enum class CheckInputs : std::uint8_t {
-  sample,  ///< about one in a thousand of every table: a second
+  sample,  ///< about 2^18 of every table: a fraction of a second
   full,    ///< all of them: minutes
 };
 

@@ -179,38 +179,41 @@ struct CheckTable {
   const char* name;
   std::uint64_t inputs;
   std::uint64_t hash;         ///< over all inputs
-  std::uint64_t sample_hash;  ///< over the inputs 0, kCheckSampleStep, 2 kCheckSampleStep, ...
+  std::uint64_t sample_hash;  ///< over the inputs 0, step, 2 step, ... with step = check_sample_step(inputs)
 };
 
-/// Odd, so that a sample meets every low bit pattern.
-inline constexpr std::uint64_t kCheckSampleStep = 1021;
+/// Distance of the inputs in a sample of a table: all of a small one, about 2^18 of a large one. Odd, so that a sample
+/// meets every low bit pattern.
+PAGEDKV_HD_CONSTEXPR std::uint64_t check_sample_step(std::uint64_t inputs) {
+  return (inputs >> 18) | 1u;
+}
 
 /// All tables, with the hashes that they must have.
 inline constexpr CheckTable kCheckTables[] = {
-    {CheckId::f16_to_f32, "f16_to_f32", 1ull << 16, 0x3096c0eb935042cdu, 0xd46c1abd0c496fdeu},
-    {CheckId::bf16_to_f32, "bf16_to_f32", 1ull << 16, 0xf166117684c84c60u, 0xe968c19a55be6d51u},
-    {CheckId::f32_to_f16, "f32_to_f16", 1ull << 32, 0xf373d44b44556c88u, 0xb224e2ee6dc733ccu},
-    {CheckId::f32_to_bf16, "f32_to_bf16", 1ull << 32, 0x6e036d1e54efd929u, 0x44c9ef8b8bdb7fa6u},
-    {CheckId::quant_param_f16_int8, "quant_param_f16_int8", 1ull << 32, 0x88d6f8e6e3c68885u, 0x8602ac0a884833efu},
-    {CheckId::quant_param_f16_int4, "quant_param_f16_int4", 1ull << 32, 0xc8206abadec398c9u, 0x630f1a20b06a9f97u},
-    {CheckId::quant_param_bf16_int8, "quant_param_bf16_int8", 1ull << 32, 0xe26a8ed894c93572u, 0xdf1d52253a76b6ebu},
-    {CheckId::quant_param_bf16_int4, "quant_param_bf16_int4", 1ull << 32, 0xcdc240c3810d3286u, 0xa73a5833e48fac1cu},
-    {CheckId::quant_param_f32_int8, "quant_param_f32_int8", 1ull << 24, 0x87eb2c77885ea78bu, 0xcbbaa2c10a26ede4u},
-    {CheckId::quant_param_f32_int4, "quant_param_f32_int4", 1ull << 24, 0x937f4f4c02d970ceu, 0x0e8ee08873e6c2f7u},
-    {CheckId::encode_f16_int8, "encode_f16_int8", 1ull << 32, 0xfa652632ac923441u, 0xb12528f35f6e94cbu},
-    {CheckId::encode_f16_int4, "encode_f16_int4", 1ull << 32, 0x1d50db46afc3e2fau, 0x219b6a8cfcdcfc10u},
-    {CheckId::encode_bf16_int8, "encode_bf16_int8", 1ull << 32, 0x443536468b0ec6e2u, 0x9f80fd010578f2adu},
-    {CheckId::encode_bf16_int4, "encode_bf16_int4", 1ull << 32, 0xa041ad63e2e4f87bu, 0xc87f481c7677df91u},
-    {CheckId::encode_f32_int8, "encode_f32_int8", 1ull << 24, 0x8d14ad94a9f50823u, 0xdd0db329eaaeafc3u},
-    {CheckId::encode_f32_int4, "encode_f32_int4", 1ull << 24, 0xf56bb278fdd53a0au, 0xe6bc891faf9048d4u},
-    {CheckId::decode_f16_int8, "decode_f16_int8", 1ull << 32, 0x611313d63c71709du, 0xb8cdc1be89af8d99u},
-    {CheckId::decode_f16_int4, "decode_f16_int4", 1ull << 32, 0x12d342a33baebfb4u, 0x85b6033c119d047cu},
-    {CheckId::decode_bf16_int8, "decode_bf16_int8", 1ull << 32, 0xc86aaa87e36b5d13u, 0xaa22f550898e5489u},
-    {CheckId::decode_bf16_int4, "decode_bf16_int4", 1ull << 32, 0xadad988f6c7b91eeu, 0x8a650b7dfd06318eu},
-    {CheckId::decode_f32_int8, "decode_f32_int8", 1ull << 24, 0xa5d96f8fe4826e00u, 0xf6c28d99eb403961u},
-    {CheckId::decode_f32_int4, "decode_f32_int4", 1ull << 24, 0xf56d1650d8a3f52du, 0x8568aca62a61b21bu},
-    {CheckId::sincos, "sincos", 1ull << 32, 0x6b523232b4dc7dcfu, 0x72bd69137017c56fu},
-    {CheckId::turn_from_base, "turn_from_base", 1ull << 20, 0x2f4af0e7939a3f1du, 0xf3a354b3d15ac369u},
+    {CheckId::f16_to_f32, "f16_to_f32", 1ull << 16, 0x3096c0eb935042cdu, 0x3096c0eb935042cdu},
+    {CheckId::bf16_to_f32, "bf16_to_f32", 1ull << 16, 0xf166117684c84c60u, 0xf166117684c84c60u},
+    {CheckId::f32_to_f16, "f32_to_f16", 1ull << 32, 0xf373d44b44556c88u, 0xe4ed21db3e5d5656u},
+    {CheckId::f32_to_bf16, "f32_to_bf16", 1ull << 32, 0x6e036d1e54efd929u, 0x35ac18c1da39596bu},
+    {CheckId::quant_param_f16_int8, "quant_param_f16_int8", 1ull << 32, 0x88d6f8e6e3c68885u, 0x23ad1968d6892238u},
+    {CheckId::quant_param_f16_int4, "quant_param_f16_int4", 1ull << 32, 0xc8206abadec398c9u, 0x518b98171a8b890du},
+    {CheckId::quant_param_bf16_int8, "quant_param_bf16_int8", 1ull << 32, 0xe26a8ed894c93572u, 0xd780f5058e814c35u},
+    {CheckId::quant_param_bf16_int4, "quant_param_bf16_int4", 1ull << 32, 0xcdc240c3810d3286u, 0xff93570704a78f6du},
+    {CheckId::quant_param_f32_int8, "quant_param_f32_int8", 1ull << 24, 0x87eb2c77885ea78bu, 0xa779b85237f9790bu},
+    {CheckId::quant_param_f32_int4, "quant_param_f32_int4", 1ull << 24, 0x937f4f4c02d970ceu, 0xf558b1bc1008eef9u},
+    {CheckId::encode_f16_int8, "encode_f16_int8", 1ull << 32, 0xfa652632ac923441u, 0x7682e9e1debbf200u},
+    {CheckId::encode_f16_int4, "encode_f16_int4", 1ull << 32, 0x1d50db46afc3e2fau, 0x6881d41f924cf990u},
+    {CheckId::encode_bf16_int8, "encode_bf16_int8", 1ull << 32, 0x443536468b0ec6e2u, 0x1a3c33ff0baab374u},
+    {CheckId::encode_bf16_int4, "encode_bf16_int4", 1ull << 32, 0xa041ad63e2e4f87bu, 0xa2675b86d24e348fu},
+    {CheckId::encode_f32_int8, "encode_f32_int8", 1ull << 24, 0x8d14ad94a9f50823u, 0xdf228abc81e95ac0u},
+    {CheckId::encode_f32_int4, "encode_f32_int4", 1ull << 24, 0xf56bb278fdd53a0au, 0x1a5e203be497b2e9u},
+    {CheckId::decode_f16_int8, "decode_f16_int8", 1ull << 32, 0x611313d63c71709du, 0x0889fd081056a6cfu},
+    {CheckId::decode_f16_int4, "decode_f16_int4", 1ull << 32, 0x12d342a33baebfb4u, 0x6e01841d87d2eb69u},
+    {CheckId::decode_bf16_int8, "decode_bf16_int8", 1ull << 32, 0xc86aaa87e36b5d13u, 0x5ca527b74b4529d2u},
+    {CheckId::decode_bf16_int4, "decode_bf16_int4", 1ull << 32, 0xadad988f6c7b91eeu, 0x05bbc3e849c62760u},
+    {CheckId::decode_f32_int8, "decode_f32_int8", 1ull << 24, 0xa5d96f8fe4826e00u, 0x623633607bb9e429u},
+    {CheckId::decode_f32_int4, "decode_f32_int4", 1ull << 24, 0xf56d1650d8a3f52du, 0x312cd905f483f3cau},
+    {CheckId::sincos, "sincos", 1ull << 32, 0x6b523232b4dc7dcfu, 0x51bf22bfdcdd4430u},
+    {CheckId::turn_from_base, "turn_from_base", 1ull << 20, 0x2f4af0e7939a3f1du, 0x3c1e2467aeec3e22u},
 };
 
 }  // namespace pagedkv::core
