@@ -123,16 +123,41 @@ double multiply_add() {
 
 }  // namespace
 
-ReadBandwidth::ReadBandwidth(int threads, std::size_t bytes) : threads_(threads), memory_(bytes, 1) {}
+void evict(std::span<const std::byte> memory) {
+#if defined(__x86_64__)
+  for (std::size_t i = 0; i < memory.size(); i += 64) _mm_clflush(memory.data() + i);
+  _mm_mfence();
+#else
+  static_cast<void>(memory);
+  static const std::vector<std::byte> other(std::size_t{512} << 20);
+  read_plain(reinterpret_cast<const char*>(other.data()), other.size());
+#endif
+}
 
-double ReadBandwidth::measure() {
-  const std::size_t part = memory_.size() / static_cast<std::size_t>(threads_);
+MemoryBandwidth::MemoryBandwidth(int threads)
+    : threads_(threads), from_(std::size_t{256} << 20, std::byte{1}), to_(from_.size()) {}
+
+double MemoryBandwidth::read() {
+  evict(from_);
+  const std::size_t part = from_.size() / static_cast<std::size_t>(threads_);
   const Clock::time_point start = Clock::now();
   on_threads(threads_, [&](int i) {
-    const char* p = memory_.data() + part * static_cast<std::size_t>(i);
+    const char* p = reinterpret_cast<const char*>(from_.data()) + part * static_cast<std::size_t>(i);
     has_avx512() ? read_avx512(p, part) : read_plain(p, part);
   });
   return static_cast<double>(part) * threads_ / seconds_since(start);
+}
+
+double MemoryBandwidth::copy() {
+  evict(from_);
+  evict(to_);
+  const std::size_t part = from_.size() / static_cast<std::size_t>(threads_);
+  const Clock::time_point start = Clock::now();
+  on_threads(threads_, [&](int i) {
+    const std::size_t begin = part * static_cast<std::size_t>(i);
+    std::memcpy(to_.data() + begin, from_.data() + begin, part);
+  });
+  return 2.0 * static_cast<double>(part) * threads_ / seconds_since(start);
 }
 
 double fma_rate(int threads, double seconds) {

@@ -2,22 +2,25 @@
 // What the machine can do at most, measured in the same run as the work that is compared with it.
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 namespace bench {
 
-/// Reads memory with several threads at once.
-class ReadBandwidth {
- public:
-  /// @param bytes  much more than the caches hold
-  ReadBandwidth(int threads, std::size_t bytes);
+/// Puts memory out of all caches of the CPU.
+void evict(std::span<const std::byte> memory);
 
-  /// One pass over the memory; bytes per second.
-  double measure();
+/// Moves memory with several threads at once, out of cold caches. Bytes per second.
+class MemoryBandwidth {
+ public:
+  explicit MemoryBandwidth(int threads);
+
+  double read();
+  double copy();  ///< counts the bytes read and the bytes written
 
  private:
   int threads_;
-  std::vector<char> memory_;
+  std::vector<std::byte> from_, to_;
 };
 
 /// Float32 multiply-adds that several threads do at once, in the widest vectors of the machine; FLOP per second (a

@@ -16,6 +16,7 @@ CUDA_HEADER = re.compile(r"^(cuda|cooperative_groups|cub/|cute/|cutlass/|nv/|thr
 # Third-party headers, by the one layer that may see them. A header that is neither ours, std nor listed is refused.
 THIRD_PARTY = {
     "fmt/": ("src/",),
+    "sanitizer/": ("src/cpu/",),
     "hwy/": ("src/cpu/",),
     "tbb/": ("src/cpu/",),
     "oneapi/tbb": ("src/cpu/",),
@@ -91,7 +92,7 @@ ALLOWED = {
     "src/cpu": LIBRARY | {"src/common", "src/cpu"},
     "src/cuda": LIBRARY | {"src/common", "src/cuda"},
     "src/interop": LIBRARY | {"src/common", "src/interop"},
-    "tools": BASE | {"public", "tools"},
+    "tools": BASE | {"public", "tools", "bench"},
     "examples": BASE | {"public", "examples"},
     "bench": BASE | {"public", "bench"},
     "oracle": {"oracle"},

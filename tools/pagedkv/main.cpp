@@ -44,6 +44,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   add_layout_command(app);
   add_verify_command(app);
+  add_bench_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
