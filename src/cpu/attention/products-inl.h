@@ -18,6 +18,7 @@
 #endif
 
 #include "cpu/attention/simd-inl.h"
+#include "cpu/attention/wide-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace pagedkv::cpu::attention {
@@ -153,14 +154,6 @@ HWY_NOINLINE void weighted_sum(const float* p, const char* const* v, std::size_t
   for (; vec < vecs; ++vec) accumulate<S, R, 1>(p, v, first, last, vec, o, v_dim, ahead);
 }
 
-/// Rows of a tile as float32 [kTile][dim], as load() gives them; only tokens [first, last).
-template <Stored S>
-HWY_NOINLINE void widen(const char* const* rows, std::size_t first, std::size_t last, std::size_t dim, float* out) {
-  for (std::size_t t = first; t < last; ++t) {
-    for (std::size_t c = 0; c < dim / kLanes; ++c) hn::Store(load<S>(rows[t], c), DF(), out + t * dim + c * kLanes);
-  }
-}
-
 /// The kernels for rows stored in one way; the arrays are indexed by the number of rows of q, less 1.
 struct RowKernels {
   using Scores = void (*)(const float*, std::size_t, const char* const*, std::size_t, std::size_t, float*, Ahead);
@@ -169,15 +162,21 @@ struct RowKernels {
 
   Scores scores[kRowsAtOnce];
   WeightedSum weighted_sum[kRowsAtOnce];
-  Widen widen;
+  Widen widen_keys;
+  Widen widen_values;
 };
 
 template <Stored S>
 inline constexpr RowKernels kRowKernels = {
     {scores<S, 1>, scores<S, 2>, scores<S, 3>, scores<S, 4>},
     {weighted_sum<S, 1>, weighted_sum<S, 2>, weighted_sum<S, 3>, weighted_sum<S, 4>},
-    widen<S>,
+    widen_keys<S>,
+    widen_values<S>,
 };
+
+/// wide_scores() by the number of rows, less 1.
+inline constexpr void (*kWideScores[kRowsAtOnce])(const float*, std::size_t, const float*, float*) = {
+    wide_scores<1>, wide_scores<2>, wide_scores<3>, wide_scores<4>};
 
 HWY_INLINE const RowKernels& row_kernels(Stored stored) {
   switch (stored) {

@@ -53,11 +53,16 @@ struct Run {
   bool direct() const { return rows <= kDirectRows; }
 };
 
-/// Keys or values of a tile as the kernels take them.
-struct Side {
-  const RowKernels* kernels;
-  const char* const* rows;
-  Ahead ahead;  ///< what to bring near while these are used
+/// The kernels' view of a tile: where its keys and values are, and what to bring near meanwhile.
+struct View {
+  const Tile& tile;
+  const RowKernels* k_kernels;
+  const char* const* k;
+  Ahead k_ahead;
+  const float* wide_k;  ///< from widen_keys(); null: keys are at k
+  const RowKernels* v_kernels;
+  const char* const* v;
+  Ahead v_ahead;
 };
 
 /// Part of row r's visible tokens that lies in the tile, in tokens of the tile.
@@ -79,39 +84,61 @@ HWY_INLINE std::int32_t rows_alike(const Run& run, std::int32_t r, std::int32_t 
   return n;
 }
 
-/// Scores, softmax and weighted sum of rows [begin, end) over a tile.
-HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const Tile& tile, const Side& k,
-                         const Side& v) {
-  const Scratch& s = run.s;
-  const auto score_row = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
-  for (std::int32_t r = begin; r < end;) {
-    const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
-    LocalRange any{kTile, 0};
-    for (std::int32_t i = 0; i < n; ++i) {
-      const LocalRange range = in_tile(run, r + i, tile);
-      if (range.empty()) continue;
-      any.first = std::min(any.first, range.first);
-      any.last = std::max(any.last, range.last);
-    }
-    if (!any.empty()) {
-      k.kernels->scores[n - 1](s.q + static_cast<std::size_t>(r) * run.head_dim, run.head_dim, k.rows,
-                               static_cast<std::size_t>(any.first), static_cast<std::size_t>(any.last), score_row(r),
-                               k.ahead);
-    }
-    r += n;
+/// What any of the rows [r, r + n) sees of a tile.
+HWY_INLINE LocalRange in_tile_of_any(const Run& run, std::int32_t r, std::int32_t n, const Tile& tile) {
+  LocalRange any{kTile, 0};
+  for (std::int32_t i = r; i < r + n; ++i) {
+    const LocalRange range = in_tile(run, i, tile);
+    if (range.empty()) continue;
+    any.first = std::min(any.first, range.first);
+    any.last = std::max(any.last, range.last);
   }
+  return any;
+}
+
+/// Dot products of rows [begin, end) with a tile's keys into s.scores. Whatever no row of four sees may be left out.
+HWY_INLINE void score_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
+  const Scratch& s = run.s;
+  const auto query = [&](std::int32_t r) { return s.q + std::ptrdiff_t{r} * run.p.head_dim; };
+  const auto score = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
+  if (view.wide_k == nullptr) {
+    for (std::int32_t r = begin; r < end; r += kRowsAtOnce) {
+      const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
+      const LocalRange any = in_tile_of_any(run, r, n, view.tile);
+      if (any.empty()) continue;
+      view.k_kernels->scores[n - 1](query(r), run.head_dim, view.k, static_cast<std::size_t>(any.first),
+                                    static_cast<std::size_t>(any.last), score(r), view.k_ahead);
+    }
+    return;
+  }
+  constexpr auto kStep = static_cast<std::int32_t>(kLanes);
+  for (std::int32_t t = view.tile.first / kStep * kStep; t < view.tile.last; t += kStep) {
+    for (std::int32_t r = begin; r < end; r += kRowsAtOnce) {
+      const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
+      const LocalRange any = in_tile_of_any(run, r, n, view.tile);
+      if (any.last <= t || any.first >= t + kStep) continue;
+      kWideScores[n - 1](query(r), run.head_dim, view.wide_k + std::ptrdiff_t{t} * run.p.head_dim, score(r) + t);
+    }
+  }
+}
+
+/// Scores, softmax and weighted sum of rows [begin, end) over a tile.
+HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
+  const Scratch& s = run.s;
+  score_rows(run, begin, end, view);
+  const auto score = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
   for (std::int32_t r = begin; r < end; ++r) {
-    const LocalRange range = in_tile(run, r, tile);
-    if (!range.empty()) soften(run.p, s, r, range, run.k_params, run.v_params, score_row(r));
+    const LocalRange range = in_tile(run, r, view.tile);
+    if (!range.empty()) soften(run.p, s, r, range, run.k_params, run.v_params, score(r));
   }
   // Tokens that a row does not see are left out rather than weighted with 0, since their values may be NaN.
   for (std::int32_t r = begin; r < end;) {
-    const std::int32_t n = rows_alike(run, r, end, tile);
-    const LocalRange range = in_tile(run, r, tile);
+    const std::int32_t n = rows_alike(run, r, end, view.tile);
+    const LocalRange range = in_tile(run, r, view.tile);
     if (!range.empty()) {
-      v.kernels->weighted_sum[n - 1](score_row(r), v.rows, static_cast<std::size_t>(range.first),
-                                     static_cast<std::size_t>(range.last),
-                                     s.o + static_cast<std::size_t>(r) * run.v_dim, run.v_dim, v.ahead);
+      view.v_kernels->weighted_sum[n - 1](score(r), view.v, static_cast<std::size_t>(range.first),
+                                          static_cast<std::size_t>(range.last), s.o + std::ptrdiff_t{r} * run.p.v_dim,
+                                          run.v_dim, view.v_ahead);
     }
     r += n;
   }
@@ -121,16 +148,9 @@ HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, c
 HWY_INLINE void run_direct(const Run& run, const Tile& tile, const Tile& next) {
   const Problem& p = run.p;
   const BlockLayout& l = p.args->layout;
-  const Side k{&row_kernels(p.k), tile.k, {tile.v, l.shared_kv ? 0 : static_cast<std::size_t>(l.v_row_bytes)}};
-  const Side v{&row_kernels(p.v), tile.v, {next.k, static_cast<std::size_t>(l.k_row_bytes)}};
-  run_rows(run, 0, run.rows, tile, k, v);
-}
-
-/// Fills `rows` with the addresses of the rows of a float32 tile.
-HWY_INLINE void point_at(const float* wide, std::size_t dim, const char** rows) {
-  for (std::size_t t = 0; t < static_cast<std::size_t>(kTile); ++t) {
-    rows[t] = reinterpret_cast<const char*>(wide + t * dim);
-  }
+  const Ahead values{tile.v, l.shared_kv ? 0 : static_cast<std::size_t>(l.v_row_bytes)};
+  const Ahead next_keys{next.k, static_cast<std::size_t>(l.k_row_bytes)};
+  run_rows(run, 0, run.rows, {tile, &row_kernels(p.k), tile.k, values, nullptr, &row_kernels(p.v), tile.v, next_keys});
 }
 
 /// All rows over a tile, converted once to float32.
@@ -139,24 +159,18 @@ HWY_INLINE void run_wide(const Run& run, const Tile& tile) {
   const Scratch& s = run.s;
   const auto first = static_cast<std::size_t>(tile.first);
   const auto last = static_cast<std::size_t>(tile.last);
-  const bool shared = p.args->layout.shared_kv;
-  const char* wide_k[kTile];
+  row_kernels(p.k).widen_keys(tile.k, first, last, run.head_dim, s.wide_k);
   const char* wide_v[kTile];
-  Side k{&row_kernels(Stored::f32), tile.k, {}};
-  Side v{&row_kernels(Stored::f32), tile.v, {}};
-  if (p.k != Stored::f32) {
-    row_kernels(p.k).widen(tile.k, first, last, run.head_dim, s.wide_k);
-    point_at(s.wide_k, run.head_dim, wide_k);
-    k.rows = wide_k;
+  const bool convert = p.v != Stored::f32;
+  if (convert) {
+    row_kernels(p.v).widen_values(tile.v, first, last, run.v_dim, s.wide_v);
+    for (std::int32_t t = 0; t < kTile; ++t) {
+      wide_v[t] = reinterpret_cast<const char*>(s.wide_v + std::ptrdiff_t{t} * p.v_dim);
+    }
   }
-  if (p.v != Stored::f32) {
-    if (!shared) row_kernels(p.v).widen(tile.v, first, last, run.v_dim, s.wide_v);
-    point_at(shared ? s.wide_k + p.v_offset : s.wide_v, shared ? run.head_dim : run.v_dim, wide_v);
-    v.rows = wide_v;
-  }
-  for (std::int32_t r = 0; r < run.rows; r += kSubRows) {
-    run_rows(run, r, std::min(r + kSubRows, run.rows), tile, k, v);
-  }
+  const RowKernels* kernels = &row_kernels(Stored::f32);
+  const View view{tile, kernels, nullptr, {}, s.wide_k, kernels, convert ? wide_v : tile.v, {}};
+  for (std::int32_t r = 0; r < run.rows; r += kSubRows) run_rows(run, r, std::min(r + kSubRows, run.rows), view);
 }
 
 /// All rows over a tile.
