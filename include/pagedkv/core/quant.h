@@ -90,6 +90,8 @@ PAGEDKV_HD float fma_odd(float code, float scale, float zero) {
   float p = mul_rn(code, scale);  // exact: 8 + 11 bits
   float unit = 1.0F;
   if (sub_rn(p, p) != 0.0F) {  // only bf16 can get here, and zero may bring the sum back into range
+    // A product of finite numbers is finite, however large, so an infinite zero decides.
+    if (sub_rn(scale, scale) == 0.0F && sub_rn(zero, zero) != 0.0F) return zero;
     p = mul_rn(code, mul_rn(scale, 0.25F));
     zero = mul_rn(zero, 0.25F);
     unit = 4.0F;
