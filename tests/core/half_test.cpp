@@ -100,7 +100,7 @@ TYPED_TEST(Half, EveryBoundaryIsRoundedToEven) {
 }
 
 // A stride that is odd meets every low bit pattern; 2^32 / 509 = 8.4 million floats. All 2^32 are hashed by
-// `pagedkv verify --full` (core/check_tables.h).
+// `pagedkv verify --full`.
 constexpr std::uint64_t kStride = 509;
 
 TYPED_TEST(Half, FloatsOfAllMagnitudes) {
