@@ -1,5 +1,8 @@
+include(PagedkvPortable)
 find_package(GTest REQUIRED)
 find_package(rapidcheck REQUIRED)
+
+add_custom_target(cuda_tests)
 
 set(PAGEDKV_TEST_RESULTS ${PROJECT_BINARY_DIR}/test-results)
 
@@ -10,6 +13,9 @@ set(PAGEDKV_TEST_RESULTS ${PROJECT_BINARY_DIR}/test-results)
 #
 # GoogleTest (with main and GoogleMock), rapidcheck, the library and the project's flags are linked already. tests/ is
 # on the include path ("support/...", "oracle/..."), src/ is not: a test that looks inside says so itself.
+#
+# Where PAGEDKV_TEST_LABEL is set (tests/cuda: "cuda"), tests get it as their label and are built by target
+# ${PAGEDKV_TEST_LABEL}_tests.
 #
 # GPU: the test wants a device. `./dev test` leaves it out, `./dev gpu-test` runs it; everything it needs beside libc is
 # put into bin/gpu, so that this folder can be copied to a machine with a GPU and run there.
@@ -30,32 +36,26 @@ function(pagedkv_add_test name)
     pagedkv_make_portable(${name})
   endif()
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
+  set(labels ${PAGEDKV_TEST_LABEL})
+  if(T_GPU)
+    list(APPEND labels gpu)
+  endif()
+  if(PAGEDKV_TEST_LABEL)
+    add_dependencies(${PAGEDKV_TEST_LABEL}_tests ${name})
+  endif()
   set_tests_properties(${name} PROPERTIES
     TIMEOUT ${T_TIMEOUT}
-    LABELS "$<$<BOOL:${T_GPU}>:gpu>"
+    LABELS "${labels}"
     ENVIRONMENT "GTEST_OUTPUT=json:${PAGEDKV_TEST_RESULTS}/${name}.json;${T_ENVIRONMENT}")
 endfunction()
 
-# Puts an executable and the shared libraries that it needs beyond libc into bin/gpu.
-function(pagedkv_make_portable name)
-  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
-  set_target_properties(${name} PROPERTIES
-    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin/gpu
-    BUILD_RPATH_USE_ORIGIN ON
-    BUILD_RPATH "$ORIGIN")
-  foreach(library IN ITEMS hwy::hwy TBB::tbb)
-    add_custom_command(TARGET ${name} POST_BUILD COMMAND ${CMAKE_COMMAND} -E copy_if_different
-      $<TARGET_FILE:${library}> $<TARGET_FILE_DIR:${name}>/$<TARGET_SONAME_FILE_NAME:${library}>)
-  endforeach()
-endfunction()
-
 # A test that is a command (a script, a tool's run): one case.
-#   pagedkv_add_command_test(name COMMAND ... [LABELS l] [TIMEOUT seconds])
+#   pagedkv_add_command_test(name COMMAND ... [TIMEOUT seconds])
 function(pagedkv_add_command_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 T "" "TIMEOUT" "COMMAND;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 1 T "" "TIMEOUT" "COMMAND")
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 600)
   endif()
   add_test(NAME ${name} COMMAND ${T_COMMAND} WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${PAGEDKV_TEST_LABEL}")
 endfunction()
