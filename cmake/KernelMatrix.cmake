@@ -7,6 +7,10 @@
 #                   [PART name]                        for a second call with the same dtypes and head_dims
 #                   [ARCH 90])                         least compute capability; 90 is compiled for sm_90a only; left out: 80
 
+# Variant 1: for few tokens.
+pagedkv_kernels(write_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576)
+pagedkv_kernels(write_kv DTYPES f16 bf16 HEAD_DIMS 128 256 VARIANTS 1 PART _few)
+pagedkv_kernels(flatten_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576)
 
 # Variant: tiles of 8 rows (queries of heads) that a warp works on at a time.
 set(decode_mixed same:int8 same:int4 int8:same int8:int4 int4:same int4:int8)

@@ -41,4 +41,19 @@ void decode(const DecodeArgs& args, Workspace workspace, Stream stream);
 /// As pagedkv::cpu::merge_partials(); T f16, bf16 or f32.
 void merge_partials(const MergePartialsArgs& args, Stream stream);
 
+/// Keys and values of new tokens into the cache. Writes the bytes that pagedkv::cpu::write_kv writes.
+/// head_dim 64, 96, 128, 192, 256 or 576; T f16 or bf16.
+void write_kv(const WriteKvArgs& args, Validation validation, Stream stream);
+
+/// The cache back into rows of T, with the bytes of pagedkv::cpu::flatten_kv. Same head_dim and T.
+void flatten_kv(const FlattenKvArgs& args, Validation validation, Stream stream);
+
+inline void write_kv(const WriteKvArgs& args, Stream stream) {
+  write_kv(args, Validation::arguments, stream);
+}
+
+inline void flatten_kv(const FlattenKvArgs& args, Stream stream) {
+  flatten_kv(args, Validation::arguments, stream);
+}
+
 }  // namespace pagedkv::cuda

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <string_view>
+#include <unordered_map>
 
+#include "common/block_lookup.h"
 #include "common/check.h"
 #include "pagedkv/core/mask.h"
 
@@ -14,16 +17,6 @@ namespace pagedkv::common {
 namespace {
 
 constexpr std::uintptr_t kBlockAlignment = 16;
-
-/// cu[0] >= 0 and no step down, for batch+1 values.
-void check_cumulative(std::string_view owner, std::string_view field, const std::int32_t* cu, std::int32_t batch) {
-  if (cu[0] < 0) reject_element(owner, field, 0, cu[0], "at least 0");
-  for (std::int32_t b = 0; b < batch; ++b) {
-    if (cu[b + 1] < cu[b]) {
-      reject_element(owner, field, b + 1, cu[b + 1], fmt::format("at least {}[{}] = {}", field, b, cu[b]));
-    }
-  }
-}
 
 /// cu_q and cu_k, and k_len >= q_len.
 void check_q_and_k(std::string_view owner, const std::int32_t* cu_q, const std::int32_t* cu_k, std::int32_t batch) {
@@ -39,8 +32,10 @@ void check_q_and_k(std::string_view owner, const std::int32_t* cu_q, const std::
   }
 }
 
-/// Checks the table entries of the logical blocks [first, last) of sequence b; those before `last` must exist.
-void check_blocks(std::string_view owner, const BlockTable& t, std::int32_t b, std::int64_t first, std::int64_t last) {
+/// Checks the table entries of some logical blocks of sequence b; those before the range must exist too.
+void check_blocks(std::string_view owner, const BlockTable& t, std::int32_t b, BlockRange range) {
+  const auto [first, last] = range;
+  if (first == last) return;
   const std::int64_t have = t.cu_blocks != nullptr ? t.cu_blocks[b + 1] - t.cu_blocks[b] : t.row_stride;
   if (have < last) {
     if (t.cu_blocks != nullptr) {
@@ -99,9 +94,33 @@ std::int32_t difference(const std::int32_t* cu, std::int32_t b) {
 
 }  // namespace
 
+void check_cumulative(std::string_view owner, std::string_view field, const std::int32_t* cu, std::int32_t batch) {
+  if (cu[0] < 0) reject_element(owner, field, 0, cu[0], "at least 0");
+  for (std::int32_t b = 0; b < batch; ++b) {
+    if (cu[b + 1] < cu[b]) {
+      reject_element(owner, field, b + 1, cu[b + 1], fmt::format("at least {}[{}] = {}", field, b, cu[b]));
+    }
+  }
+}
+
 std::int64_t table_entries(const BlockTable& table, std::int32_t batch) {
   if (batch == 0) return 0;
   return table.cu_blocks != nullptr ? table.cu_blocks[batch] : std::int64_t{batch} * table.row_stride;
+}
+
+BlockRange written_blocks(const WriteKvArgs& a, std::int32_t b) {
+  const core::Ownership ownership(a.cp);
+  const std::int32_t k_len = difference(a.cu_k, b);
+  const std::int32_t new_local = ownership.count(k_len - difference(a.cu_q, b));  // local index of the first new token
+  const std::int32_t local = ownership.count(k_len);
+  const std::int64_t last = blocks_of(local, a.layout.block_len);
+  if (local == new_local) return {last, last};
+  const std::int64_t readonly = a.readonly_blocks != nullptr ? a.readonly_blocks[b] : 0;
+  return {std::min(std::max(readonly, std::int64_t{new_local / a.layout.block_len}), last), last};
+}
+
+BlockRange read_blocks(const FlattenKvArgs& a, std::int32_t b) {
+  return {0, blocks_of(core::Ownership(a.cp).count(difference(a.cu_k, b)), a.layout.block_len)};
 }
 
 void check_lengths(const WriteKvArgs& a) {
@@ -110,21 +129,36 @@ void check_lengths(const WriteKvArgs& a) {
   check_q_and_k(kOwner, a.cu_q, a.cu_k, a.batch);
   check_cu_blocks(kOwner, a.table, a.batch);
   check_rope_data(kOwner, a.rope, a.batch, [&](std::int32_t b) { return difference(a.cu_q, b); });
-  const core::Ownership ownership(a.cp);
   for (std::int32_t b = 0; b < a.batch; ++b) {
-    std::int64_t first = 0;
-    if (a.readonly_blocks != nullptr) {
-      first = a.readonly_blocks[b];
-      if (first < 0) reject_element(kOwner, "readonly_blocks", b, first, "at least 0");
+    if (a.readonly_blocks != nullptr && a.readonly_blocks[b] < 0) {
+      reject_element(kOwner, "readonly_blocks", b, a.readonly_blocks[b], "at least 0");
     }
-    const std::int32_t k_len = difference(a.cu_k, b);
-    const std::int32_t history = k_len - difference(a.cu_q, b);
-    // The first new local token lies in block history_local / block_len, behind the read-only ones or not.
-    const std::int32_t history_local = ownership.count(history);
-    const std::int32_t local = ownership.count(k_len);
-    if (local == history_local) continue;
-    check_blocks(kOwner, a.table, b, std::max(first, std::int64_t{history_local / a.layout.block_len}),
-                 blocks_of(local, a.layout.block_len));
+    check_blocks(kOwner, a.table, b, written_blocks(a, b));
+  }
+}
+
+void check_no_overlap(const WriteKvArgs& a) {
+  struct Writer {
+    std::int32_t sequence;
+    std::int64_t block;
+  };
+  std::unordered_map<const char*, Writer> writers;
+  for (std::int32_t b = 0; b < a.batch; ++b) {
+    const BlockRange range = written_blocks(a, b);
+    for (std::int64_t j = range.first; j < range.last; ++j) {
+      const std::int64_t entry = first_entry(a.table, b) + j;
+      const char* address = entry_address(a.table, a.layout.block_bytes, entry);
+      const auto [other, is_new] = writers.try_emplace(address, Writer{b, j});
+      if (is_new) continue;
+      const std::string accepted = fmt::format(
+          "a block of its own for what is written (sequence {}, logical block {}); sequence {}, logical block {} "
+          "writes it too",
+          b, j, other->second.sequence, other->second.block);
+      if (a.table.pointers != nullptr) {
+        reject_element("WriteKvArgs", "table.pointers", entry, static_cast<const void*>(address), accepted);
+      }
+      reject_element("WriteKvArgs", "table.indices", entry, a.table.indices[entry], accepted);
+    }
   }
 }
 
@@ -134,10 +168,7 @@ void check_lengths(const FlattenKvArgs& a) {
   check_cumulative(kOwner, "cu_k", a.cu_k, a.batch);
   check_cu_blocks(kOwner, a.table, a.batch);
   check_rope_data(kOwner, a.rope, a.batch, [&](std::int32_t b) { return difference(a.cu_k, b); });
-  const core::Ownership ownership(a.cp);
-  for (std::int32_t b = 0; b < a.batch; ++b) {
-    check_blocks(kOwner, a.table, b, 0, blocks_of(ownership.count(difference(a.cu_k, b)), a.layout.block_len));
-  }
+  for (std::int32_t b = 0; b < a.batch; ++b) check_blocks(kOwner, a.table, b, read_blocks(a, b));
 }
 
 void check_lengths(const AttentionArgs& a) {
@@ -163,8 +194,8 @@ void check_lengths(const AttentionArgs& a) {
     if (q_len == 0) continue;
     // The oldest key that any of the new tokens sees.
     const std::int32_t first = core::visible_keys(k_len - q_len, k_len, a.causal, a.window).first;
-    check_blocks(kOwner, a.table, b, ownership.count(first) / a.layout.block_len,
-                 blocks_of(ownership.count(k_len), a.layout.block_len));
+    check_blocks(kOwner, a.table, b,
+                 {ownership.count(first) / a.layout.block_len, blocks_of(ownership.count(k_len), a.layout.block_len)});
   }
 }
 

@@ -59,14 +59,24 @@ PAGEDKV_HD RowEncoder row_encoder(QuantParam<T> p) {
 /// 1.5 * 2^23: adding it rounds to an integer, which then stands in the low mantissa bits.
 inline constexpr float kRoundMagic = 12582912.0F;
 
-/// Code of one element: (x - zero) rounded once, then times inv rounded once to an integer by one fma, then clamped.
-/// NaN (only in rows that read as NaN anyway) gives 0.
+/// kRoundMagic + code of one element before clamping: (x - zero) rounded once, then times inv rounded once to an
+/// integer by one fma. Never decreases with x.
+PAGEDKV_HD float encode_unclamped(float x, RowEncoder e) {
+  return fma_rn(sub_rn(x, e.zero), e.inv, kRoundMagic);
+}
+
+/// kRoundMagic + code of one element. NaN (only in rows that read as NaN anyway) gives code 0.
+template <int Bits>
+PAGEDKV_HD float encode_magic(float x, RowEncoder e) {
+  float r = encode_unclamped(x, e);
+  r = r > kRoundMagic ? r : kRoundMagic;
+  return r < kRoundMagic + kMaxCode<Bits> ? r : kRoundMagic + kMaxCode<Bits>;
+}
+
+/// Code of one element.
 template <int Bits>
 PAGEDKV_HD std::uint32_t encode(float x, RowEncoder e) {
-  float r = fma_rn(sub_rn(x, e.zero), e.inv, kRoundMagic);
-  r = r > kRoundMagic ? r : kRoundMagic;
-  r = r < kRoundMagic + kMaxCode<Bits> ? r : kRoundMagic + kMaxCode<Bits>;
-  return bits_as<std::uint32_t>(r) & ((1u << Bits) - 1u);
+  return bits_as<std::uint32_t>(encode_magic<Bits>(x, e)) & ((1u << Bits) - 1u);
 }
 
 /// Value of a code in float32: one fma. Attention uses this.

@@ -1,0 +1,22 @@
+#pragma once
+// The launcher of flatten_kv: what the kernel gets and how it is found.
+
+#include <span>
+
+#include "cuda/dispatch.h"
+#include "pagedkv/cuda.h"
+#include "pagedkv/ops.h"
+
+namespace pagedkv::cuda::impl::flatten_kv {
+
+/// A launch of the kernel of one T and head_dim.
+template <class Kernel>
+struct Launch {
+  static void run(const FlattenKvArgs& args, Stream stream);
+};
+
+using Launcher = void (*)(const FlattenKvArgs&, Stream);
+
+std::span<const KernelEntry<Launcher>> kernels();
+
+}  // namespace pagedkv::cuda::impl::flatten_kv

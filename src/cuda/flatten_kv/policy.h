@@ -1,0 +1,34 @@
+#pragma once
+// How flatten_kv cuts its work. Plain functions of the shape, tested on the host.
+
+#include <algorithm>
+#include <cstdint>
+
+namespace pagedkv::cuda::impl::flatten_kv {
+
+inline constexpr int kThreads = 256;
+inline constexpr int kWarps = kThreads / 32;
+/// CTAs that an SM should hold at once, without and with RoPE; bounds the registers.
+inline constexpr int kCtasPerSm = 3;
+inline constexpr int kCtasPerSmRope = 2;
+/// Tokens of a CTA.
+inline constexpr int kChunk = 32;
+/// Chunks of 8 elements that a lane has in flight, if a chunk is stored in so many bytes.
+template <int kBytes>
+inline constexpr int kChunksInFlight = kBytes == 16 ? 4 : 8;
+
+struct Grid {
+  int heads;            ///< KV heads of a CTA
+  std::int64_t chunks;  ///< CTAs along the tokens
+  int head_groups;      ///< CTAs along the heads
+};
+
+constexpr Grid choose_grid(std::int64_t max_tokens, int kv_heads, int sms) {
+  Grid g{std::min(kv_heads, 8), (max_tokens + kChunk - 1) / kChunk, 0};
+  const auto groups = [&](int heads) { return (kv_heads + heads - 1) / heads; };
+  while (g.heads > 1 && g.chunks * groups(g.heads) < sms) g.heads = (g.heads + 1) / 2;
+  g.head_groups = groups(g.heads);
+  return g;
+}
+
+}  // namespace pagedkv::cuda::impl::flatten_kv

@@ -1,0 +1,102 @@
+#pragma once
+// Cosines and sines of a chunk's tokens in shared memory: computed once per token, used by all its heads.
+
+#include <cstdint>
+
+#include "cuda/row.cuh"
+#include "cuda/sequences.cuh"
+#include "pagedkv/core/rope.h"
+
+namespace pagedkv::cuda {
+
+/// Floats from one token's row to the next. Padded so that what a quarter of a warp reads together, of two tokens,
+/// falls into different banks: each lane reads 16 bytes, next to each other or, `spread`, 16 bytes apart.
+__host__ __device__ constexpr int rope_row_floats(int dim, int lanes, bool spread) {
+  return (dim + 31) / 32 * 32 + (spread ? 4 : 4 * lanes);
+}
+
+/// Per token the cosines of all pairs, then the sines.
+struct RopeRows {
+  float* data;
+  int stride;
+
+  __device__ float* cosines(int token) const { return data + token * stride; }
+};
+
+constexpr std::size_t rope_rows_bytes(int tokens, int stride) {
+  return sizeof(float) * static_cast<std::size_t>(tokens) * static_cast<std::size_t>(stride);
+}
+
+/// Frequencies of all pairs into shared memory, except for per-sequence bases. Needs a barrier before fill_rope_rows().
+__device__ __forceinline__ void load_turns(std::uint64_t* turns, const core::RopeTable& rope) {
+  if (rope.base != nullptr) return;
+  for (int i = static_cast<int>(threadIdx.x); i < rope.dim / 2; i += static_cast<int>(blockDim.x)) {
+    turns[i] = rope.turn[i];
+  }
+}
+
+/// The frequency from a base, which takes some hundred double precision instructions: not inlined.
+template <class = void>
+__device__ __noinline__ std::uint64_t turn_of_base(float base, int pair, int dim) {
+  return core::turn_from_base(base, pair, dim);
+}
+
+/// to[e] = value without indexing registers at run time, which would put them into memory.
+template <class V>
+__device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (i == e) to[i] = value;
+  }
+}
+
+/// Fills the rows of the tokens. All threads of the CTA call it; needs a barrier before the rows are read.
+__device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64_t* turns, const core::RopeTable& rope,
+                                               const Tokens& tokens) {
+  const int tid = static_cast<int>(threadIdx.x);
+  const int threads = static_cast<int>(blockDim.x);
+  const int pairs = rope.dim / 2;
+  // Without mrope all pairs turn by the same position, without a base per sequence the frequencies are known.
+  const bool same_turns = rope.base == nullptr || tokens.one_sequence;
+  if (rope.base != nullptr && tokens.one_sequence && tokens.count > 0) {
+    for (int i = tid; i < pairs; i += threads) turns[i] = turn_of_base<>(rope.base[tokens.sequence[0]], i, rope.dim);
+    __syncthreads();
+  }
+  // 16 threads per token, 4 pairs each.
+  for (int token = tid / 16; token < tokens.count; token += threads / 16) {
+    const std::int32_t b = tokens.sequence[token];
+    const std::int32_t position = tokens.position[token];
+    for (int first = tid % 16 * 4; first < pairs; first += 64) {
+      std::uint64_t turn[4];
+      std::int64_t at[4] = {position, position, position, position};
+      const auto* known = reinterpret_cast<const ulonglong2*>(turns + first);
+      turn[0] = known[0].x;
+      turn[1] = known[0].y;
+      turn[2] = known[1].x;
+      turn[3] = known[1].y;
+      if (!same_turns) {
+#pragma unroll 1
+        for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
+      }
+      if (rope.mrope != MropeMode::none) {
+#pragma unroll 1
+        for (int e = 0; e < 4; ++e) {
+          set_element(at, e, core::rope_position(rope, first + e, b, tokens.index[token], position));
+        }
+      }
+      float c[4];
+      float s[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at[e]) * turn[e]);
+        c[e] = core::mul_rn(t.cos, rope.attention_factor);
+        s[e] = core::mul_rn(t.sin, rope.attention_factor);
+      }
+      float* row = rows.cosines(token) + first;
+      *reinterpret_cast<float4*>(row) = {c[0], c[1], c[2], c[3]};
+      *reinterpret_cast<float4*>(row + pairs) = {s[0], s[1], s[2], s[3]};
+    }
+  }
+}
+
+}  // namespace pagedkv::cuda

@@ -1,0 +1,359 @@
+#pragma once
+// One row (a token's key or value of one head) in registers, spread over a few lanes of a warp. Follows the definition
+// of write_kv: float32 from the load to the store, core/rope.h and core/quant.h in between.
+
+#include <cstdint>
+
+#include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/convert.cuh"
+#include "cuda/ptx/memory.cuh"
+#include "pagedkv/core/half.h"
+#include "pagedkv/core/quant.h"
+#include "pagedkv/core/rope.h"
+#include "pagedkv/types.h"
+
+namespace pagedkv::cuda {
+
+/// A row of D elements is D/8 chunks of 8. Each of kLanes lanes holds kSlots slots of two chunks; lane j has the slots
+/// j, j + kLanes, ... Slots past kPairs (head_dim 576) stay empty. Few lanes with many elements each keep the work that
+/// every lane of a row repeats (reduction, parameters) small.
+template <int D, int Lanes>
+struct RowShape {
+  static constexpr int kDim = D;
+  static constexpr int kLanes = Lanes;
+  static constexpr int kPairs = D / 16;  ///< slots of a row
+  static constexpr int kSlots = (kPairs + kLanes - 1) / kLanes;
+  static constexpr int kRows = 32 / kLanes;  ///< rows of a warp
+  static_assert(D % 16 == 0);
+};
+
+/// Lanes of a row where there are rows enough.
+template <int D>
+inline constexpr int kRowLanes = D == 96    ? 2
+                                 : D >= 256 ? 8
+                                            : 4;
+
+/// Which two chunks a slot holds. Adjacent ones make the widest stores of codes. Otherwise they lie apart so that both
+/// channels of a half-split pair meet in one lane: (s, s + split) for the rotated chunks, and the rest likewise.
+struct ChunkMap {
+  bool adjacent;
+  int split;
+
+  __device__ int first(int s) const { return adjacent ? 2 * s : s < split ? s : s + split; }
+  __device__ int second(int s, int pairs) const { return adjacent ? 2 * s + 1 : s < split ? s + split : s + pairs; }
+};
+
+/// RoPE that a row gets.
+enum class Rotation : std::uint8_t { none, interleaved, half_split };
+
+/// The map that suits rows of a type and rotation. Only the half-split one depends on run-time values.
+template <class Shape, KvType Type, Rotation R>
+__device__ __forceinline__ ChunkMap chunk_map(int rope_dim) {
+  if constexpr (R == Rotation::half_split) return {false, rope_dim / 16};
+  return {Type != KvType::same, Shape::kPairs};
+}
+
+/// The lane's part of a row as it is read: two chunks of T per slot.
+template <class Shape>
+struct RawRow {
+  uint4 chunk[Shape::kSlots][2];
+};
+
+/// The same in float32.
+template <class Shape>
+struct Row {
+  float x[Shape::kSlots][2][8];
+};
+
+/// What a row is and where the lane stands in it.
+struct RowLane {
+  ChunkMap map;
+  int lane;  ///< 0 .. kLanes-1
+};
+
+template <class Shape>
+__device__ __forceinline__ bool has_slot(int s) {
+  return Shape::kPairs % Shape::kLanes == 0 || s < Shape::kPairs;
+}
+
+/// A warp's rows in shared memory, as they were read. Chunks of odd rows are swapped about, so that the quarter of a
+/// warp that reads together finds them in different banks.
+template <class Shape>
+struct RowStage {
+  static constexpr int kRowBytes = 2 * Shape::kDim;
+  static constexpr int kBytes = Shape::kRows * kRowBytes;
+
+  static __device__ __forceinline__ int place(int row, int chunk) {
+    constexpr int kSwap = Shape::kDim % 64 == 0 ? 5 : 1;
+    return row * kRowBytes + 16 * (chunk ^ ((row & 1) * kSwap));
+  }
+};
+
+/// Starts copying the row of T at `from` to row `row` of a stage; its lanes share the work. With `valid` false it
+/// becomes 0 and nothing is read.
+template <class Shape, class T>
+__device__ __forceinline__ void stage_row(char* stage, const T* from, int row, int lane, bool valid) {
+#pragma unroll
+  for (int i = 0; i < Shape::kDim / 8 / Shape::kLanes; ++i) {
+    const int chunk = lane + i * Shape::kLanes;
+    ptx::copy_async_16(ptx::shared_address(stage + RowStage<Shape>::place(row, chunk)), from + 8 * chunk,
+                       valid ? 16U : 0U);
+  }
+}
+
+/// Reads the lane's chunks of a row of a stage that all lanes of the warp have waited for.
+template <class Shape>
+__device__ __forceinline__ void read_row(RawRow<Shape>& raw, const char* stage, int row, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+    const auto read = [&](int chunk) {
+      return *reinterpret_cast<const uint4*>(stage + RowStage<Shape>::place(row, chunk));
+    };
+    raw.chunk[i][0] = read(at.map.first(s));
+    raw.chunk[i][1] = read(at.map.second(s, Shape::kPairs));
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void unpack_chunk(float (&x)[8], const uint4& raw) {
+  const std::uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 f = ptx::unpack<T>(words[i]);
+    x[2 * i] = f.x;
+    x[2 * i + 1] = f.y;
+  }
+}
+
+template <class T>
+__device__ __forceinline__ uint4 pack_chunk(const float (&x)[8]) {
+  return {ptx::pack<T>(x[0], x[1]), ptx::pack<T>(x[2], x[3]), ptx::pack<T>(x[4], x[5]), ptx::pack<T>(x[6], x[7])};
+}
+
+template <class Shape, class T>
+__device__ __forceinline__ void unpack_row(Row<Shape>& row, const RawRow<Shape>& raw) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    unpack_chunk<T>(row.x[i][0], raw.chunk[i][0]);
+    unpack_chunk<T>(row.x[i][1], raw.chunk[i][1]);
+  }
+}
+
+/// row += bias, the bias being a row of T.
+template <class Shape, class T>
+__device__ __forceinline__ void add_bias(Row<Shape>& row, const T* bias, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int chunk = half == 0 ? at.map.first(s) : at.map.second(s, Shape::kPairs);
+      float b[8];
+      unpack_chunk<T>(b, ptx::load_16(bias + 8 * chunk));
+#pragma unroll
+      for (int e = 0; e < 8; ++e) row.x[i][half][e] = core::add_rn(row.x[i][half][e], b[e]);
+    }
+  }
+}
+
+__device__ __forceinline__ void read_shared_4(float (&to)[4], const float* from) {
+  const float4 v = *reinterpret_cast<const float4*>(from);
+  to[0] = v.x;
+  to[1] = v.y;
+  to[2] = v.z;
+  to[3] = v.w;
+}
+
+/// RoPE of the row's first `dim` channels; cosine[p] and sine[p] belong to pair p, in shared memory.
+template <class Shape, Rotation R>
+__device__ __forceinline__ void rotate_row(Row<Shape>& row, const float* cosine, const float* sine, int dim,
+                                           RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float c[4];
+      float n[4];
+      if constexpr (R == Rotation::interleaved) {
+        const int chunk = half == 0 ? at.map.first(s) : at.map.second(s, Shape::kPairs);
+        if (8 * chunk >= dim) continue;
+        read_shared_4(c, cosine + 4 * chunk);
+        read_shared_4(n, sine + 4 * chunk);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          core::rotate(row.x[i][half][2 * e], row.x[i][half][2 * e + 1], {n[e], c[e]});
+        }
+      } else if constexpr (R == Rotation::half_split) {
+        if (16 * s >= dim) continue;
+        read_shared_4(c, cosine + 8 * s + 4 * half);
+        read_shared_4(n, sine + 8 * s + 4 * half);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          core::rotate(row.x[i][0][4 * half + e], row.x[i][1][4 * half + e], {n[e], c[e]});
+        }
+      }
+    }
+  }
+}
+
+/// Minimum and maximum over the lanes of a row.
+template <class Shape>
+__device__ __forceinline__ float2 reduce_range(float mn, float mx) {
+#pragma unroll
+  for (int d = 1; d < Shape::kLanes; d *= 2) {
+    mn = core::min_nan(mn, __shfl_xor_sync(0xffffffffu, mn, d));
+    mx = core::max_nan(mx, __shfl_xor_sync(0xffffffffu, mx, d));
+  }
+  return {mn, mx};
+}
+
+/// Minimum and maximum over the whole row, in all its lanes. All lanes of the warp call it.
+template <class Shape>
+__device__ __forceinline__ float2 row_range(const Row<Shape>& row, RowLane at) {
+  float mn = row.x[0][0][0];
+  float mx = mn;
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    if (!has_slot<Shape>(at.lane + i * Shape::kLanes)) continue;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) {
+      mn = core::min_nan(mn, row.x[i][e / 8][e % 8]);
+      mx = core::max_nan(mx, row.x[i][e / 8][e % 8]);
+    }
+  }
+  return reduce_range<Shape>(mn, mx);
+}
+
+/// The same of a row whose values are the T that were read: two at a time.
+template <class Shape, class T>
+__device__ __forceinline__ float2 raw_range(const RawRow<Shape>& row, RowLane at) {
+  std::uint32_t mn = row.chunk[0][0].x;
+  std::uint32_t mx = mn;
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    if (!has_slot<Shape>(at.lane + i * Shape::kLanes)) continue;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint4& c = row.chunk[i][half];
+      for (const std::uint32_t pair : {c.x, c.y, c.z, c.w}) {
+        mn = ptx::min_nan_pair<T>(mn, pair);
+        mx = ptx::max_nan_pair<T>(mx, pair);
+      }
+    }
+  }
+  const float2 low = ptx::unpack<T>(mn);
+  const float2 high = ptx::unpack<T>(mx);
+  return reduce_range<Shape>(core::min_nan(low.x, low.y), core::max_nan(high.x, high.y));
+}
+
+/// Stores the row as it was read at `data`.
+template <class Shape>
+__device__ __forceinline__ void store_raw(char* data, const RawRow<Shape>& row, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+    ptx::store_16(data + 16 * at.map.first(s), row.chunk[i][0]);
+    ptx::store_16(data + 16 * at.map.second(s, Shape::kPairs), row.chunk[i][1]);
+  }
+}
+
+/// Stores the row rounded to T at `data`.
+template <class Shape, class T>
+__device__ __forceinline__ void store_same(char* data, const Row<Shape>& row, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+    ptx::store_16(data + 16 * at.map.first(s), pack_chunk<T>(row.x[i][0]));
+    ptx::store_16(data + 16 * at.map.second(s, Shape::kPairs), pack_chunk<T>(row.x[i][1]));
+  }
+}
+
+/// kRoundMagic + code, with or without clamping.
+template <int Bits, bool kClamp>
+__device__ __forceinline__ std::uint32_t encode_bits(float x, core::RowEncoder e) {
+  return __float_as_uint(kClamp ? core::encode_magic<Bits>(x, e) : core::encode_unclamped(x, e));
+}
+
+/// The 8 codes of a chunk. The low bits of kRoundMagic + code are the code; bytes are gathered without masking.
+template <bool kClamp>
+__device__ __forceinline__ uint2 encode_chunk_int8(const float (&x)[8], core::RowEncoder e) {
+  std::uint32_t r[8];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) r[k] = encode_bits<8, kClamp>(x[k], e);
+  const auto four = [](std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+  };
+  return {four(r[0], r[1], r[2], r[3]), four(r[4], r[5], r[6], r[7])};
+}
+
+/// The word of a chunk's 8 codes. Nibbles are added up with shifts, and the bits of the magic constant, the same in
+/// every element, taken away at the end.
+template <bool kClamp>
+__device__ __forceinline__ std::uint32_t encode_chunk_int4(const float (&x)[8], core::RowEncoder e) {
+  constexpr std::uint32_t kMagicBits = 0x4b400000u;  // kRoundMagic
+  constexpr std::uint32_t kMagicSum = kMagicBits * 0x11111111u;
+  std::uint32_t word = 0u - kMagicSum;
+#pragma unroll
+  for (int k = 0; k < 8; ++k) word += encode_bits<4, kClamp>(x[k], e) << core::int4_shift(k);
+  return word;
+}
+
+/// Stores the row's codes at `data`.
+template <class Shape, int Bits, bool kClamp>
+__device__ __forceinline__ void store_codes(char* data, const Row<Shape>& row, core::RowEncoder e, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+    const int first = at.map.first(s);
+    const int second = at.map.second(s, Shape::kPairs);
+    if constexpr (Bits == 8) {
+      const uint2 a = encode_chunk_int8<kClamp>(row.x[i][0], e);
+      const uint2 b = encode_chunk_int8<kClamp>(row.x[i][1], e);
+      if (at.map.adjacent) {
+        ptx::store_16(data + 16 * s, {a.x, a.y, b.x, b.y});
+      } else {
+        ptx::store_8(data + 8 * first, a);
+        ptx::store_8(data + 8 * second, b);
+      }
+    } else {
+      const std::uint32_t a = encode_chunk_int4<kClamp>(row.x[i][0], e);
+      const std::uint32_t b = encode_chunk_int4<kClamp>(row.x[i][1], e);
+      if (at.map.adjacent) {
+        ptx::store_8(data + 8 * s, {a, b});
+      } else {
+        ptx::store_4(data + 4 * first, a);
+        ptx::store_4(data + 4 * second, b);
+      }
+    }
+  }
+}
+
+/// Quantises the row, whose minimum and maximum are `range`, and stores its codes at `data` and {scale, zero} at
+/// `param`. All lanes of the warp call it; those with `valid` false store nothing.
+template <class Shape, class T, int Bits>
+__device__ __forceinline__ void store_quantised(char* data, char* param, const Row<Shape>& row, float2 range,
+                                                RowLane at, bool valid) {
+  const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
+  const core::RowEncoder e = core::row_encoder<T>(p);
+  // Rounding of scale and zero can push codes out of range, but rarely does. Codes grow with x, so the row's ends tell
+  // whether any element of the warp's rows needs clamping (NaN fails both comparisons).
+  const bool inside = core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
+                      core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
+  const bool all_inside = __all_sync(0xffffffffu, inside);
+  if (!valid) return;
+  if (at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(p));
+  if (all_inside) {
+    store_codes<Shape, Bits, false>(data, row, e, at);
+  } else {
+    store_codes<Shape, Bits, true>(data, row, e, at);
+  }
+}
+
+}  // namespace pagedkv::cuda

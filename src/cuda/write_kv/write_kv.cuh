@@ -1,0 +1,273 @@
+#pragma once
+// write_kv: docs/kernels.md has the mapping and the numbers behind it.
+//
+// A CTA takes a chunk of the batch's new tokens and some KV heads. A warp takes as many tokens as it holds rows and
+// walks over heads, keys or values: rows of consecutive tokens lie next to each other in a block, so its stores are
+// contiguous, and from head to head only pointers move.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/block_lookup.h"
+#include "cuda/check.h"
+#include "cuda/device.h"
+#include "cuda/rope_rows.cuh"
+#include "cuda/row.cuh"
+#include "cuda/sequences.cuh"
+#include "cuda/write_kv/policy.h"
+#include "cuda/write_kv/write_kv.h"
+#include "pagedkv/core/context_parallel.h"
+#include "pagedkv/core/fast_divmod.h"
+
+namespace pagedkv::cuda::impl::write_kv {
+
+/// Kernel arguments.
+struct Params {
+  BlockLayout layout;
+  std::int32_t layer;
+  BlockTable table;
+  std::int32_t batch;
+  const std::int32_t* cu_q;
+  const std::int32_t* cu_k;
+  const std::int32_t* readonly_blocks;
+  const void* x[2];     ///< k and v
+  const void* bias[2];  ///< of k and v
+  TokenStrides strides;
+  core::RopeTable rope;
+  core::Ownership owner;
+  core::FastDivmod block_len;
+  std::int32_t sides;  ///< 1: keys only (shared_kv)
+  std::int32_t chunk;
+  std::int32_t heads_per_cta;
+  std::int32_t heads_per_task;
+  std::int32_t tasks_per_group;  ///< ceil(heads_per_cta / heads_per_task) * sides
+  std::int32_t rope_stride;      ///< of RopeRows
+  std::int32_t rope_bytes;       ///< of RopeRows, in front of the rings in shared memory
+};
+
+/// What happens to a row between RoPE and the statistics: nothing. A per-head transform of key rows (a rotation, a
+/// centre, a scale) can take its place without another pass over memory: it sees the lane's part of the row in float32,
+/// and all lanes of the warp call it.
+struct IdentityTransform {
+  template <class Shape>
+  __device__ void operator()(Row<Shape>&, RowLane, std::int32_t /*head*/) const {}
+  static constexpr bool kIdentity = true;
+};
+
+enum Side { kKeys = 0, kValues = 1 };
+
+/// What a warp does: one side of some heads, for the tokens of its rows. Pointers are the lane's row's, at the first
+/// head.
+template <class T>
+struct Task {
+  Side side;
+  const T* source;
+  char* data;
+  char* param;
+  const float* cosine;  ///< of keys
+  std::int32_t head;    ///< the first
+  std::int32_t heads;   ///< how many
+  bool valid;           ///< whether the lane's row exists
+};
+
+/// The warp's ring of stages: rows of the next heads are on their way while those of one head are worked on.
+template <class Shape, class T>
+struct Ring {
+  char* stages;
+  int row;   ///< the lane's
+  int lane;  ///< in its row
+
+  /// Starts copying the rows of the task's head `h`, or nothing past its last; one group of copies either way.
+  __device__ __forceinline__ void start(const Params& p, const Task<T>& t, int h) const {
+    if (h < t.heads) {
+      char* stage = stages + h % kStages * RowStage<Shape>::kBytes;
+      stage_row<Shape>(stage, t.source + h * p.strides.head, row, lane, t.valid);
+    }
+    ptx::commit_copies();
+  }
+  __device__ __forceinline__ void start_first(const Params& p, const Task<T>& t) const {
+#pragma unroll
+    for (int h = 0; h < kStages - 1; ++h) start(p, t, h);
+  }
+};
+
+template <class T, class Shape, Side kSide, KvType Type, Rotation R, class Transform>
+__device__ __forceinline__ void write_heads(const Params& p, Task<T> t, const Ring<Shape, T>& ring,
+                                            Transform transform) {
+  const RowLane at{chunk_map<Shape, Type, R>(p.rope.dim), ring.lane};
+  for (std::int32_t h = 0; h < t.heads; ++h) {
+    ptx::wait_copies<kStages - 2>();
+    __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
+    RawRow<Shape> raw;
+    read_row<Shape>(raw, ring.stages + h % kStages * RowStage<Shape>::kBytes, ring.row, at);
+    ring.start(p, t, h + kStages - 1);
+
+    const bool plain = R == Rotation::none && Transform::kIdentity && p.bias[kSide] == nullptr;
+    if (Type == KvType::same && plain) {  // a copy, which also keeps the payload of a NaN
+      if (t.valid) store_raw<Shape>(t.data, raw, at);
+    } else {
+      Row<Shape> row;
+      unpack_row<Shape, T>(row, raw);
+      if (p.bias[kSide] != nullptr) {
+        add_bias<Shape>(row, static_cast<const T*>(p.bias[kSide]) + std::int64_t{t.head + h} * Shape::kDim, at);
+      }
+      rotate_row<Shape, R>(row, t.cosine, t.cosine + p.rope.dim / 2, p.rope.dim, at);
+      transform(row, at, t.head + h);
+      if constexpr (Type == KvType::same) {
+        if (t.valid) store_same<Shape, T>(t.data, row, at);
+      } else {
+        const float2 range = plain ? raw_range<Shape, T>(raw, at) : row_range<Shape>(row, at);
+        store_quantised<Shape, T, Type == KvType::int8 ? 8 : 4>(t.data, t.param, row, range, at, t.valid);
+      }
+    }
+    t.data += p.layout.head_data_bytes;
+    t.param += p.layout.head_param_bytes;
+  }
+}
+
+template <class T, class Shape, Side kSide, Rotation R, class Transform>
+__device__ __forceinline__ void write_heads(const Params& p, const Task<T>& t, const Ring<Shape, T>& ring, KvType type,
+                                            Transform transform) {
+  switch (type) {
+    case KvType::same:
+      return write_heads<T, Shape, kSide, KvType::same, R>(p, t, ring, transform);
+    case KvType::int8:
+      return write_heads<T, Shape, kSide, KvType::int8, R>(p, t, ring, transform);
+    case KvType::int4:
+      return write_heads<T, Shape, kSide, KvType::int4, R>(p, t, ring, transform);
+  }
+}
+
+template <class T, class Shape, class KeyTransform>
+__global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_constant__ Params p) {
+  extern __shared__ float4 dynamic_shared[];
+  __shared__ Span spans[kMaxChunk];
+  __shared__ Tokens tokens;
+  __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
+
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+
+  const std::int64_t t0 = p.cu_q[0] + std::int64_t{blockIdx.x} * p.chunk;
+  const std::int64_t t1 = min(t0 + p.chunk, std::int64_t{p.cu_q[p.batch]});
+  if (p.rope.dim > 0) load_turns(turns, p.rope);
+  find_spans<kThreads>(p.cu_q, p.batch, t0, t1, spans, [&](std::int32_t b) {
+    const std::int32_t begin = p.cu_q[b];
+    const std::int32_t end = p.cu_q[b + 1];
+    const std::int32_t k_len = p.cu_k[b + 1] - p.cu_k[b];
+    const std::int32_t readonly = p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
+    return Span{b, begin, end, k_len - (end - begin), readonly, common::first_entry(p.table, b)};
+  });
+  if (t0 >= t1) return;
+  if (warp == 0) {
+    list_tokens(tokens, spans, t0, t1, p.block_len, p.strides, 0, [&](const Span& s, std::int32_t index) {
+      const std::int32_t position = s.history + index;
+      return Place{position, p.owner.local(position)};
+    });
+  }
+  __syncthreads();
+
+  const int count = tokens.count;
+  const int cta_head = static_cast<int>(blockIdx.y) * p.heads_per_cta;
+  const int cta_heads = min(p.heads_per_cta, p.layout.kv_heads - cta_head);
+  const int tasks = (count + Shape::kRows - 1) / Shape::kRows * p.tasks_per_group;
+  const RopeRows rope_rows{reinterpret_cast<float*>(dynamic_shared), p.rope_stride};
+  const Ring<Shape, T> ring{
+      reinterpret_cast<char*>(dynamic_shared) + p.rope_bytes + warp * kStages * RowStage<Shape>::kBytes,
+      lane / Shape::kLanes, lane % Shape::kLanes};
+
+  // Task i of the CTA, with its first copies started.
+  const auto begin = [&](int i) {
+    const int group = i / p.tasks_per_group;
+    const int rest = i - group * p.tasks_per_group;
+    const int first = (p.sides == 1 ? rest : rest / 2) * p.heads_per_task;
+    Task<T> t;
+    t.side = p.sides == 2 && rest % 2 == 1 ? kValues : kKeys;
+    const int own = group * Shape::kRows + ring.row;
+    t.valid = own < count;
+    const int token = min(own, count - 1);
+    t.head = cta_head + first;
+    t.heads = min(p.heads_per_task, cta_heads - first);  // none or fewer where the heads do not divide evenly
+    t.source = static_cast<const T*>(p.x[t.side]) + tokens.offset[token] + t.head * p.strides.head;
+    ring.start_first(p, t);
+    char* block = common::entry_address(p.table, p.layout.block_bytes, tokens.entry[token]);
+    const std::int32_t row = tokens.row[token];
+    t.data = block + (t.side == kKeys ? p.layout.k_data(p.layer, t.head, row) : p.layout.v_data(p.layer, t.head, row));
+    t.param =
+        block + (t.side == kKeys ? p.layout.k_param(p.layer, t.head, row) : p.layout.v_param(p.layer, t.head, row));
+    t.cosine = rope_rows.cosines(token);
+    return t;
+  };
+
+  Task<T> t{};
+  if (warp < tasks) t = begin(warp);
+  if (p.rope.dim > 0) {
+    fill_rope_rows(rope_rows, turns, p.rope, tokens);
+    __syncthreads();
+  }
+  for (int i = warp; i < tasks;) {
+    if (t.side == kValues) {
+      write_heads<T, Shape, kValues, Rotation::none>(p, t, ring, p.layout.format.v, IdentityTransform{});
+    } else if (p.rope.dim == 0) {
+      write_heads<T, Shape, kKeys, Rotation::none>(p, t, ring, p.layout.format.k, KeyTransform{});
+    } else if (p.rope.pairs == RopePairs::interleaved) {
+      write_heads<T, Shape, kKeys, Rotation::interleaved>(p, t, ring, p.layout.format.k, KeyTransform{});
+    } else {
+      write_heads<T, Shape, kKeys, Rotation::half_split>(p, t, ring, p.layout.format.k, KeyTransform{});
+    }
+    i += kWarps;
+    if (i < tasks) {
+      __syncwarp();  // the last stages have been read
+      t = begin(i);
+    }
+  }
+}
+
+template <class Kernel>
+void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
+  using T = typename Kernel::T;
+  constexpr int kDim = Kernel::kHeadDim;
+  using Shape = RowShape<kDim, kRowLanes<kDim>*(Kernel::kVariant == kFewTokens ? 2 : 1)>;
+
+  const int sides = args.layout.shared_kv ? 1 : 2;
+  const std::int64_t tokens = std::min<std::int64_t>(args.max_total_q, INT32_MAX);
+  const Grid grid =
+      choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, args.cp.size, current_device().multiprocessors);
+
+  Params p{};
+  p.layout = args.layout;
+  p.layer = args.layer;
+  p.table = args.table;
+  p.batch = args.batch;
+  p.cu_q = args.cu_q;
+  p.cu_k = args.cu_k;
+  p.readonly_blocks = args.readonly_blocks;
+  p.x[0] = args.k;
+  p.x[1] = args.v;
+  p.bias[0] = args.k_bias;
+  p.bias[1] = args.v_bias;
+  p.strides = args.strides;
+  p.rope = args.rope;
+  p.owner = core::Ownership(args.cp);
+  p.block_len = core::FastDivmod(args.layout.block_len);
+  p.sides = sides;
+  p.chunk = grid.chunk;
+  p.heads_per_cta = grid.heads;
+  p.heads_per_task = grid.heads_per_task;
+  p.tasks_per_group = (grid.heads + grid.heads_per_task - 1) / grid.heads_per_task * sides;
+  if (args.rope.dim > 0) {
+    const bool spread = args.layout.format.k != KvType::same || args.rope.pairs == RopePairs::half_split;
+    p.rope_stride = rope_row_floats(args.rope.dim, Shape::kLanes, spread);
+    p.rope_bytes = static_cast<std::int32_t>(rope_rows_bytes(grid.chunk, p.rope_stride));
+  }
+  const std::size_t shared = static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * RowStage<Shape>::kBytes);
+  void (*const function)(Params) = kernel<T, Shape, IdentityTransform>;
+  allow_dynamic_shared(reinterpret_cast<const void*>(function), shared);
+  const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
+  function<<<ctas, kThreads, shared, stream>>>(p);
+  check_launch("write_kv");
+}
+
+}  // namespace pagedkv::cuda::impl::write_kv
