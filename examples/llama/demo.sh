@@ -18,6 +18,4 @@ if ! cmp -s "$requirements" "$installed"; then
     die "pip could not install $requirements: check the network and run ./dev demo again"
   cp "$requirements" "$installed"
 fi
-# The matmuls' threads (OpenMP) must not spin while the library's (oneTBB) work on the same cores.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 exec .venv/bin/python examples/llama/prepare/demo.py "$runner" "$@"

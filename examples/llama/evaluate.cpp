@@ -76,7 +76,7 @@ class Evaluation {
     score(tokens, index == 0 ? 0 : settings_.window - settings_.stride - 1);
     const double left = seconds_since(begin_) / (index + 1) * (settings_.windows - index - 1);
     char head[80];
-    std::snprintf(head, sizeof head, "window %2d of %d, about %.0f s left: ", index + 1, settings_.windows, left);
+    std::snprintf(head, sizeof head, "window %2d of %d (%.0f s to go): ", index + 1, settings_.windows, left);
     progress(head + line);
   }
 

@@ -22,8 +22,22 @@ double log_sum_exp(const std::vector<float>& x) {
   return static_cast<double>(std::log(sum));
 }
 
+TEST(Metrics, ExponentialsAreExactToTwoUnits) {
+  std::vector<float> x;
+  for (float v = -86.9F; v <= 0.0F; v += 1e-3F) x.push_back(v + 3.0F);
+  for (const float v : {3.0F, 3.0F - 1e-7F, 2.6534F, 2.653F}) x.push_back(v);  // 0 and around -ln(2)/2
+  std::vector<float> y(x.size());
+  exponentials(x, 3.0F, y);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double expected = std::exp(double{x[i] - 3.0F});
+    ASSERT_NEAR(double{y[i]} / expected, 1.0, 2e-7) << x[i];
+  }
+  exponentials(std::vector<float>{-1000.0F}, 0.0F, y);
+  EXPECT_LT(y[0], 1e-37F);
+}
+
 TEST(Metrics, SoftmaxOfAnyLength) {
-  for (const std::size_t n : {1U, 2U, 15U, 16U, 17U, 1000U}) {
+  for (const std::size_t n : {1U, 2U, 15U, 16U, 17U, 511U, 512U, 513U, 3000U}) {
     const auto x = random_logits(static_cast<unsigned>(n), n, 5.0F);
     const Softmax s = softmax(x);
     EXPECT_NEAR(s.log_sum_exp, log_sum_exp(x), 1e-6) << n;
