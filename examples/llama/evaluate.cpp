@@ -11,7 +11,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kScoredRows = 128;         // rows of logits in memory at a time
-constexpr std::size_t kErrorBlock = 128;          // tokens of a block of the standard error
 constexpr std::int32_t kDecodedBeforeTiming = 2;  // steps that compile kernels and fill caches
 
 double seconds_since(Clock::time_point start) {
@@ -208,7 +207,7 @@ std::vector<FormatResult> evaluate(Model& model, const Settings& settings, std::
   for (std::int32_t i = 0; i < settings.windows; ++i) evaluation.window(i, progress);
   auto results = evaluation.results();
   if (prompts.empty() || settings.new_tokens == 0) return results;
-  progress("continuing " + std::to_string(prompts.size()) + " prompts with every format");
+  progress("continuing the prompts with every format");
   for (FormatResult& result : results) {
     result.samples = continue_prompts(model, settings, result.format, prompts);
   }

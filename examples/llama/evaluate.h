@@ -44,6 +44,9 @@ struct FormatResult {
   std::vector<std::vector<std::int32_t>> samples;  ///< continuation of each prompt
 };
 
+/// Tokens of a block of perplexity_difference().
+inline constexpr std::size_t kErrorBlock = 128;
+
 /// Receives one line of progress at a time.
 using Progress = std::function<void(const std::string&)>;
 

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -22,7 +23,7 @@ using pagedkv::ErrorCode;
 
 struct Options {
   std::string model, text, prompts, vocabulary, check, json;
-  std::string text_name;
+  std::string model_name, text_name;
   std::vector<std::string> formats{"f32", "bf16", "f16", "int8", "int4", "int8/int4"};
   std::string matmul = "f32";
   std::string quant_dtype = "f16";
@@ -30,8 +31,13 @@ struct Options {
   llama::Settings settings;
 };
 
-void say(const std::string& line) {
-  std::puts(line.c_str());
+/// A line that is seen at once.
+[[gnu::format(printf, 1, 2)]] void say(const char* format, ...) {
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::vprintf(format, arguments);
+  va_end(arguments);
+  std::putchar('\n');
   std::fflush(stdout);
 }
 
@@ -40,6 +46,7 @@ void declare(CLI::App& app, Options& o) {
   const char* files = "Files that ./dev demo prepares";
   app.add_option("--model", o.model, "Folder with config.json and model.safetensors")->required()->group(files);
   app.add_option("--text-tokens", o.text, "Token file of the text")->required()->group(files);
+  app.add_option("--model-name", o.model_name, "What to call the model (default: its folder)")->group(files);
   app.add_option("--text-name", o.text_name, "What to call the text (default: its file name)")->group(files);
   app.add_option("--prompt-tokens", o.prompts, "Token file of the prompts")->group(files);
   app.add_option("--vocabulary", o.vocabulary, "File with the bytes of every token; needed for prompts")->group(files);
@@ -94,72 +101,88 @@ void finish(Options& o, const CLI::App& app) {
     throw Error(ErrorCode::invalid_argument, "--vocabulary", "missing", "a file, because --prompt-tokens is given");
   }
   if (s.threads == 0) s.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  if (o.model_name.empty()) o.model_name = o.model;
   if (o.text_name.empty()) o.text_name = std::filesystem::path(o.text).stem().string();
   const auto quant_dtype = llama::parse_format(o.quant_dtype, pagedkv::DType::f16).dtype;
   for (const std::string& format : o.formats) s.formats.push_back(llama::parse_format(format, quant_dtype));
+}
+
+/// Everything that is read from files, the model's weights aside.
+struct Inputs {
+  explicit Inputs(const Options& o)
+      : config(llama::read_config(o.model + "/config.json")),
+        text(llama::read_tokens(*llama::TensorFile(o.text), config.vocab_size)) {
+    if (std::ssize(text) < o.settings.text_tokens()) {
+      throw Error(ErrorCode::invalid_argument, "--windows", std::to_string(o.settings.windows),
+                  "windows that fit into the text: they cover " + std::to_string(o.settings.text_tokens()) +
+                      " tokens, the text has " + std::to_string(text.size()));
+    }
+    if (!o.prompts.empty()) prompts = llama::read_prompts(*llama::TensorFile(o.prompts), config.vocab_size);
+    if (!o.vocabulary.empty()) vocabulary = llama::Vocabulary(*llama::TensorFile(o.vocabulary));
+    if (!o.json.empty() && !std::ofstream(o.json, std::ios::app)) {
+      throw Error(ErrorCode::bad_file, "--json", o.json, "a file that can be written");
+    }
+  }
+
+  llama::Config config;
+  std::vector<std::int32_t> text;
+  std::vector<llama::Prompt> prompts;
+  llama::Vocabulary vocabulary;
+};
+
+void check(llama::Model& model, const Options& o) {
+  const llama::Settings& s = o.settings;
+  const auto result = llama::check_logits(model, *llama::TensorFile(o.check), s.chunk, s.block_len, s.threads);
+  say("logits: %lld compared with a float64 forward pass; largest difference %.1e, allowed %.1e",
+      static_cast<long long>(result.compared), result.difference, result.allowed);
+  if (!result.passed()) {
+    throw Error(ErrorCode::invalid_state, "logits", "wrong", "the model that --check was made for");
+  }
+}
+
+void explain(const llama::Settings& s) {
+  say("bits: of a stored element of a key or value, its share of scale and zero included");
+  say("difference: of the perplexity from the reference's, ± its paired standard error (means of %zu-token blocks)",
+      llama::kErrorBlock);
+  say("mean KL (nats), same top-1: next-token distribution against the reference's, over all scored tokens");
+  say("prefill: tokens/s of all layers, %d tokens at a time, output layer not counted", s.chunk);
+  if (s.decode_batch > 0) {
+    say("decode: tokens/s of %d sequences that together continue one shared context of %d tokens", s.decode_batch,
+        s.window);
+  }
 }
 
 void run(const Options& o) {
   const auto start = std::chrono::steady_clock::now();
   const llama::Settings& s = o.settings;
   omp_set_num_threads(s.threads);
-
   const bool bf16 = o.matmul == "bf16" || (o.matmul == "auto" && llama::has_native_bf16());
   const auto matmul = bf16 ? llama::MatmulType::bf16 : llama::MatmulType::f32;
-  const llama::Config config = llama::read_config(o.model + "/config.json");
-  const llama::TensorFile text_file(o.text);
-  const auto text = llama::read_tokens(*text_file, config.vocab_size);
-  if (std::ssize(text) < s.text_tokens()) {
-    throw Error(ErrorCode::invalid_argument, "--windows", std::to_string(s.windows),
-                "windows that fit into the text: they cover " + std::to_string(s.text_tokens()) +
-                    " tokens, the text has " + std::to_string(text.size()));
-  }
-  std::vector<llama::Prompt> prompts;
-  if (!o.prompts.empty()) prompts = llama::read_prompts(*llama::TensorFile(o.prompts), config.vocab_size);
-  std::optional<llama::Vocabulary> vocabulary;
-  if (!o.vocabulary.empty()) vocabulary.emplace(*llama::TensorFile(o.vocabulary));
+  llama::Setup setup{o.model_name, o.text_name, std::string(pagedkv::cpu::target()), std::string(llama::name(matmul)),
+                     0.0};
 
-  llama::Model model(config, *llama::TensorFile(o.model + "/model.safetensors"), matmul);
-  char line[256];
-  std::snprintf(line, sizeof line, "model: %s, %d layers, %d query and %d KV heads of %d channels", o.model.c_str(),
-                config.layers, config.q_heads, config.kv_heads, config.head_dim);
-  say(line);
-  std::snprintf(line, sizeof line, "text: %s, %lld tokens in %d windows of %d, stride %d", o.text_name.c_str(),
-                static_cast<long long>(s.text_tokens()), s.windows, s.window, s.stride);
-  say(line);
-  std::snprintf(line, sizeof line, "%d threads, pagedkv on %s, matmuls in %s", s.threads,
-                std::string(pagedkv::cpu::target()).c_str(), std::string(llama::name(matmul)).c_str());
-  say(line);
+  const Inputs in(o);
+  say("model: %s", setup.model.c_str());
+  say("       %d layers, %d query and %d KV heads of %d channels", in.config.layers, in.config.q_heads,
+      in.config.kv_heads, in.config.head_dim);
+  say("text:  %s", setup.text.c_str());
+  say("       %lld tokens in windows of %d, stride %d", static_cast<long long>(s.text_tokens()), s.window, s.stride);
+  say("CPU:   %d threads, pagedkv on %s, matmuls in %s", s.threads, setup.cpu_target.c_str(), setup.matmul.c_str());
+  llama::Model model(in.config, *llama::TensorFile(o.model + "/model.safetensors"), matmul);
+  if (!o.check.empty() && matmul == llama::MatmulType::f32) check(model, o);
 
-  if (!o.check.empty() && matmul == llama::MatmulType::f32) {
-    const auto check = llama::check_logits(model, *llama::TensorFile(o.check), s.chunk, s.block_len, s.threads);
-    std::snprintf(line, sizeof line,
-                  "logits: %lld compared with a float64 forward pass, largest difference %.1e (allowed %.1e)",
-                  static_cast<long long>(check.compared), check.difference, check.allowed);
-    say(line);
-    if (!check.passed())
-      throw Error(ErrorCode::invalid_state, "logits", "wrong", "the model that --check was made for");
-  }
-
-  const auto results = llama::evaluate(model, s, text, prompts, say);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  say("\n" + llama::table(results));
-  if (s.decode_batch > 0) {
-    std::snprintf(line, sizeof line, "decode: %d sequences that continue a shared context of %d tokens", s.decode_batch,
-                  s.window);
-    say(line);
-  }
-  const llama::Vocabulary none = vocabulary.value_or(llama::Vocabulary());
-  if (!prompts.empty()) say("\n" + llama::samples(results, prompts, none));
-  std::snprintf(line, sizeof line, "%.0f s", seconds.count());
-  say(line);
+  const auto progress = [](const std::string& line) { say("%s", line.c_str()); };
+  const auto results = llama::evaluate(model, s, in.text, in.prompts, progress);
+  setup.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  say("\n%s", llama::table(results).c_str());
+  explain(s);
+  if (!in.prompts.empty()) say("\n%s", llama::samples(results, in.prompts, in.vocabulary).c_str());
+  say("done in %.0f s", setup.seconds);
   if (o.json.empty()) return;
-  const llama::Setup setup{o.model, o.text_name, std::string(pagedkv::cpu::target()), std::string(llama::name(matmul)),
-                           seconds.count()};
   std::ofstream out(o.json);
-  out << llama::to_json(results, prompts, none, s, setup);
+  out << llama::to_json(results, in.prompts, in.vocabulary, s, setup);
   if (!out.flush()) throw Error(ErrorCode::bad_file, "--json", o.json, "a file that can be written");
-  say("results: " + o.json);
+  say("results: %s", o.json.c_str());
 }
 
 /// The matmuls' threads (OpenMP) must not spin while the library's (oneTBB) work on the same cores. GNU OpenMP reads

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "sum.h"
@@ -87,7 +88,7 @@ double perplexity(std::span<const double> nll) {
 
 Estimate perplexity_difference(std::span<const double> nll, std::span<const double> reference_nll, std::size_t block) {
   const double ppl = perplexity(nll);
-  Estimate estimate{ppl - perplexity(reference_nll), 0.0};
+  Estimate estimate{ppl - perplexity(reference_nll), std::numeric_limits<double>::quiet_NaN()};
   std::vector<double> means;
   for (std::size_t at = 0; at + block <= nll.size(); at += block) {
     double sum = 0.0;

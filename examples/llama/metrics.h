@@ -29,7 +29,7 @@ double kl_divergence(std::span<const float> p, std::span<const float> reference,
 
 struct Estimate {
   double value = 0.0;
-  double standard_error = 0.0;
+  double standard_error = 0.0;  ///< NaN if there is too little data to tell
 };
 
 /// exp(mean nll)
@@ -37,7 +37,7 @@ double perplexity(std::span<const double> nll);
 
 /// perplexity(nll) - perplexity(reference_nll) with the standard error of the paired difference. Neighbouring tokens
 /// share context, so their differences are correlated: the error comes from the spread of the means of consecutive
-/// blocks of `block` tokens, and from the derivative of exp at the mean.
+/// blocks of `block` tokens (at least two are needed), and from the derivative of exp at the mean.
 Estimate perplexity_difference(std::span<const double> nll, std::span<const double> reference_nll, std::size_t block);
 
 /// Mean of the middle of the values; 0 if there are none.

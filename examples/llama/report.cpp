@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -22,12 +23,17 @@ using Row = std::array<std::string, kColumns>;
   return buffer.data();
 }
 
+std::string to_text(const Estimate& estimate) {
+  if (std::isnan(estimate.standard_error)) return print("%+.4f", estimate.value);
+  return print("%+.4f ± %.4f", estimate.value, estimate.standard_error);
+}
+
 Row to_row(const FormatResult& r, bool is_reference) {
   return {label(r.format),
           print("%.2f", r.bits_per_element),
           print("%.0f", r.bytes_per_token),
           print("%.3f", r.perplexity),
-          is_reference ? "reference" : print("%+.4f ± %.4f", r.difference.value, r.difference.standard_error),
+          is_reference ? "reference" : to_text(r.difference),
           is_reference ? "0" : print("%.2e", r.mean_kl),
           print("%.2f %%", 100.0 * r.top1_agreement),
           print("%.0f", r.prefill_rate),
@@ -43,8 +49,8 @@ std::size_t columns_of(const std::string& text) {
 }  // namespace
 
 std::string table(std::span<const FormatResult> results) {
-  std::vector<Row> rows{{"format", "bits / element", "bytes / token", "perplexity", "difference", "mean KL (nats)",
-                         "same top-1", "prefill tokens/s", "decode tokens/s"}};
+  std::vector<Row> rows{{"format", "bits", "bytes/token", "perplexity", "difference", "mean KL", "same top-1",
+                         "prefill t/s", "decode t/s"}};
   for (const FormatResult& r : results) rows.push_back(to_row(r, &r == &results.front()));
 
   std::array<std::size_t, kColumns> width{};

