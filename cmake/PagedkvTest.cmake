@@ -3,6 +3,7 @@ find_package(GTest REQUIRED)
 find_package(rapidcheck REQUIRED)
 
 add_custom_target(cuda_tests)
+add_dependencies(cuda_tests gpu_programs)
 
 set(PAGEDKV_TEST_RESULTS ${PROJECT_BINARY_DIR}/test-results)
 
