@@ -71,7 +71,8 @@ TEST(DeterministicMath, LogarithmAndPower) {
   for (int i = 0; i < 200000; ++i) {
     const double x = std::ldexp(1 + random.uniform(), random.integer(-60, 60));
     const long double log = std::log2(static_cast<long double>(x));
-    ASSERT_NEAR(static_cast<double>(detail::log2_det(x) - log), 0, 4e-16 * std::max(1.0, static_cast<double>(std::fabs(log))));
+    ASSERT_NEAR(static_cast<double>(detail::log2_det(x) - log), 0,
+                4e-16 * std::max(1.0, static_cast<double>(std::fabs(log))));
     const double y = random.normal() * 20;
     const long double power = std::exp2(static_cast<long double>(y));
     ASSERT_NEAR(static_cast<double>(detail::exp2_det(y) / power), 1, 5e-16) << y;
