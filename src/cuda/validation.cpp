@@ -70,7 +70,7 @@ const void* HostCopies::copy(const void* array, std::int64_t count, std::size_t 
   const std::size_t bytes = static_cast<std::size_t>(count) * element;
   arrays_.push_back(std::make_unique<std::byte[]>(bytes + 1));
   void* host = arrays_.back().get();
-  cudaError_t status = cudaMemcpyAsync(host, array, bytes, cudaMemcpyDeviceToHost, stream_);
+  cudaError_t status = cudaMemcpyAsync(host, array, bytes, cudaMemcpyDefault, stream_);
   if (status == cudaErrorInvalidValue) {
     cudaGetLastError();
     throw Error(ErrorCode::invalid_argument, name, common::text(array),
