@@ -76,30 +76,23 @@ __device__ __forceinline__ bool has_slot(int s) {
   return Shape::kPairs % Shape::kLanes == 0 || s < Shape::kPairs;
 }
 
-/// A warp's rows in shared memory, as they were read. Chunks of odd rows are swapped about, so that the quarter of a
-/// warp that reads together finds them in different banks.
-template <class Shape>
+/// A warp's rows in shared memory. The padding lets lanes of neighbouring rows reach different banks.
+template <int kRowBytes_>
 struct RowStage {
-  static constexpr int kRowBytes = 2 * Shape::kDim;
-  static constexpr int kBytes = Shape::kRows * kRowBytes;
+  static constexpr int kRowBytes = kRowBytes_;
+  static constexpr int kStride = kRowBytes + 16;
+  static constexpr int kPieces = kRowBytes / 16;  ///< of a row
 
-  static __device__ __forceinline__ int place(int row, int chunk) {
-    constexpr int kSwap = Shape::kDim % 64 == 0 ? 5 : 1;
-    return row * kRowBytes + 16 * (chunk ^ ((row & 1) * kSwap));
-  }
+  /// Rows of a stage are moved 16 bytes per lane, neighbouring lanes next to each other: item i of the warp is piece
+  /// i % kPieces of row i / kPieces.
+  static __device__ __forceinline__ int place(int row, int piece) { return row * kStride + 16 * piece; }
 };
 
-/// Starts copying the row of T at `from` to row `row` of a stage; its lanes share the work. With `valid` false it
-/// becomes 0 and nothing is read.
-template <class Shape, class T>
-__device__ __forceinline__ void stage_row(char* stage, const T* from, int row, int lane, bool valid) {
-#pragma unroll
-  for (int i = 0; i < Shape::kDim / 8 / Shape::kLanes; ++i) {
-    const int chunk = lane + i * Shape::kLanes;
-    ptx::copy_async_16(ptx::shared_address(stage + RowStage<Shape>::place(row, chunk)), from + 8 * chunk,
-                       valid ? 16U : 0U);
-  }
-}
+/// Stage of rows of T as they are read.
+template <class Shape>
+using InputStage = RowStage<2 * Shape::kDim>;
+template <class Shape>
+inline constexpr int kStageBytes = Shape::kRows* InputStage<Shape>::kStride;
 
 /// Reads the lane's chunks of a row of a stage that all lanes of the warp have waited for.
 template <class Shape>
@@ -109,7 +102,7 @@ __device__ __forceinline__ void read_row(RawRow<Shape>& raw, const char* stage, 
     const int s = at.lane + i * Shape::kLanes;
     if (!has_slot<Shape>(s)) continue;
     const auto read = [&](int chunk) {
-      return *reinterpret_cast<const uint4*>(stage + RowStage<Shape>::place(row, chunk));
+      return *reinterpret_cast<const uint4*>(stage + InputStage<Shape>::place(row, chunk));
     };
     raw.chunk[i][0] = read(at.map.first(s));
     raw.chunk[i][1] = read(at.map.second(s, Shape::kPairs));
@@ -250,18 +243,6 @@ __device__ __forceinline__ float2 raw_range(const RawRow<Shape>& row, RowLane at
   return reduce_range<Shape>(core::min_nan(low.x, low.y), core::max_nan(high.x, high.y));
 }
 
-/// Stores the row as it was read at `data`.
-template <class Shape>
-__device__ __forceinline__ void store_raw(char* data, const RawRow<Shape>& row, RowLane at) {
-#pragma unroll
-  for (int i = 0; i < Shape::kSlots; ++i) {
-    const int s = at.lane + i * Shape::kLanes;
-    if (!has_slot<Shape>(s)) continue;
-    ptx::store_16(data + 16 * at.map.first(s), row.chunk[i][0]);
-    ptx::store_16(data + 16 * at.map.second(s, Shape::kPairs), row.chunk[i][1]);
-  }
-}
-
 /// Stores the row rounded to T at `data`.
 template <class Shape, class T>
 __device__ __forceinline__ void store_same(char* data, const Row<Shape>& row, RowLane at) {
@@ -269,8 +250,8 @@ __device__ __forceinline__ void store_same(char* data, const Row<Shape>& row, Ro
   for (int i = 0; i < Shape::kSlots; ++i) {
     const int s = at.lane + i * Shape::kLanes;
     if (!has_slot<Shape>(s)) continue;
-    ptx::store_16(data + 16 * at.map.first(s), pack_chunk<T>(row.x[i][0]));
-    ptx::store_16(data + 16 * at.map.second(s, Shape::kPairs), pack_chunk<T>(row.x[i][1]));
+    *reinterpret_cast<uint4*>(data + 16 * at.map.first(s)) = pack_chunk<T>(row.x[i][0]);
+    *reinterpret_cast<uint4*>(data + 16 * at.map.second(s, Shape::kPairs)) = pack_chunk<T>(row.x[i][1]);
   }
 }
 
@@ -317,43 +298,41 @@ __device__ __forceinline__ void store_codes(char* data, const Row<Shape>& row, c
       const uint2 a = encode_chunk_int8<kClamp>(row.x[i][0], e);
       const uint2 b = encode_chunk_int8<kClamp>(row.x[i][1], e);
       if (at.map.adjacent) {
-        ptx::store_16(data + 16 * s, {a.x, a.y, b.x, b.y});
+        *reinterpret_cast<uint4*>(data + 16 * s) = {a.x, a.y, b.x, b.y};
       } else {
-        ptx::store_8(data + 8 * first, a);
-        ptx::store_8(data + 8 * second, b);
+        *reinterpret_cast<uint2*>(data + 8 * first) = a;
+        *reinterpret_cast<uint2*>(data + 8 * second) = b;
       }
     } else {
       const std::uint32_t a = encode_chunk_int4<kClamp>(row.x[i][0], e);
       const std::uint32_t b = encode_chunk_int4<kClamp>(row.x[i][1], e);
       if (at.map.adjacent) {
-        ptx::store_8(data + 8 * s, {a, b});
+        *reinterpret_cast<uint2*>(data + 8 * s) = {a, b};
       } else {
-        ptx::store_4(data + 4 * first, a);
-        ptx::store_4(data + 4 * second, b);
+        *reinterpret_cast<std::uint32_t*>(data + 4 * first) = a;
+        *reinterpret_cast<std::uint32_t*>(data + 4 * second) = b;
       }
     }
   }
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, and stores its codes at `data` and {scale, zero} at
-/// `param`. All lanes of the warp call it; those with `valid` false store nothing.
+/// Quantises the row, whose minimum and maximum are `range`, puts its codes at `data` and returns {scale, zero}. All
+/// lanes of the warp call it.
 template <class Shape, class T, int Bits>
-__device__ __forceinline__ void store_quantised(char* data, char* param, const Row<Shape>& row, float2 range,
-                                                RowLane at, bool valid) {
+__device__ __forceinline__ core::QuantParam<T> store_quantised(char* data, const Row<Shape>& row, float2 range,
+                                                               RowLane at) {
   const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
   const core::RowEncoder e = core::row_encoder<T>(p);
   // Rounding of scale and zero can push codes out of range, but rarely does. Codes grow with x, so the row's ends tell
   // whether any element of the warp's rows needs clamping (NaN fails both comparisons).
   const bool inside = core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
                       core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
-  const bool all_inside = __all_sync(0xffffffffu, inside);
-  if (!valid) return;
-  if (at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(p));
-  if (all_inside) {
+  if (__all_sync(0xffffffffu, inside)) {
     store_codes<Shape, Bits, false>(data, row, e, at);
   } else {
     store_codes<Shape, Bits, true>(data, row, e, at);
   }
+  return p;
 }
 
 }  // namespace pagedkv::cuda

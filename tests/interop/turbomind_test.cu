@@ -28,9 +28,7 @@ constexpr int kTile = 64;
 constexpr int kLayers = 2;
 
 TEST(TurboMind, CacheBlockSize) {
-  size_t block_bytes = get_cache_block_size(
-      DataType::TYPE_FP16, DataType::TYPE_INT8,
-      32, 8, 128, 64);
+  size_t block_bytes = get_cache_block_size(DataType::TYPE_FP16, DataType::TYPE_INT8, 32, 8, 128, 64);
   EXPECT_EQ(block_bytes, 4325376U);
   EXPECT_EQ(get_cache_block_size(DataType::TYPE_BF16, DataType::TYPE_BF16, 1, 8, 128, 64), 8U * 2 * 64 * 256);
   EXPECT_EQ(get_cache_block_size(DataType::TYPE_FP16, DataType::TYPE_UINT4, 1, 1, 576, 64), 64U * (288 + 4));
@@ -70,8 +68,8 @@ __device__ float value_of(const std::uint8_t* data, const T* param, int d) {
 template <class T>
 __device__ float value_of(SubBytePtr data, const T* param, int d) {
   const auto word = *reinterpret_cast<const std::uint32_t*>(data.ptr + d / 8 * 4);
-  return __half2float(
-      __hfma(__ushort2half_rn(static_cast<unsigned short>(pagedkv::core::unpack_int4(word, d % 8))), param[0], param[1]));
+  return __half2float(__hfma(__ushort2half_rn(static_cast<unsigned short>(pagedkv::core::unpack_int4(word, d % 8))),
+                             param[0], param[1]));
 }
 
 /// One CTA per (head, sequence), the last tile first. Writes K and V of every token to out [token][head][K,V][D].
@@ -110,11 +108,14 @@ void walk_a_ragged_batch() {
   }
   const int tokens = cu_k_len.back();
   constexpr int kPolicy = std::is_same_v<Tkv, half> ? 0 : std::is_same_v<Tkv, uint4_t> ? 4 : 8;
-  constexpr DataType kStored = kPolicy == 0 ? DataType::TYPE_FP16 : kPolicy == 4 ? DataType::TYPE_INT4 : DataType::TYPE_INT8;
+  constexpr DataType kStored = kPolicy == 0   ? DataType::TYPE_FP16
+                               : kPolicy == 4 ? DataType::TYPE_INT4
+                                              : DataType::TYPE_INT8;
   const std::size_t block_bytes = get_cache_block_size(DataType::TYPE_FP16, kStored, kLayers, kHeads, kDim, kBlockLen);
   const DeviceBuffer memory(block_bytes * static_cast<std::size_t>(cu_block_num.back()));
   std::vector<char*> pointers;
-  for (int i = cu_block_num.back(); i > 0; --i) pointers.push_back(memory.data() + block_bytes * static_cast<std::size_t>(i - 1));
+  for (int i = cu_block_num.back(); i > 0; --i)
+    pointers.push_back(memory.data() + block_bytes * static_cast<std::size_t>(i - 1));
 
   std::vector<half> rows(static_cast<std::size_t>(tokens) * 2 * kHeads * kDim);
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = __float2half(std::sin(0.37F * static_cast<float>(i)) * 3.0F);
@@ -188,8 +189,8 @@ void instantiate() {
   const auto process = [](char** blocks, const T* k, const int* cu, const RopeKernelParam& rope) {
     invokeProcessKV_v2<T>(blocks, k, k, k, k, cu, cu, cu, rope, 0, 1, 1, 1, 64, 0, 0, cutlass::FastDivmod{2}, 1, 1, 128,
                           0, 8);
-    invokeFlattenKV_v2<T>(const_cast<T*>(k), const_cast<T*>(k), blocks, cu, cu, rope, 0, 1, 1, 1, 64, 0, 0, 2, 1, 1, 128,
-                          0, 8, cudaStream_t{});
+    invokeFlattenKV_v2<T>(const_cast<T*>(k), const_cast<T*>(k), blocks, cu, cu, rope, 0, 1, 1, 1, 64, 0, 0, 2, 1, 1,
+                          128, 0, 8, cudaStream_t{});
   };
   process(nullptr, nullptr, nullptr, RopeKernelParam{});  // batch_size 0: nothing to do
 }

@@ -58,56 +58,94 @@ struct IdentityTransform {
 
 enum Side { kKeys = 0, kValues = 1 };
 
-/// What a warp does: one side of some heads, for the tokens of its rows. Pointers are the lane's row's, at the first
-/// head.
+/// What a warp does: one side of some heads, for the tokens of its rows.
 template <class T>
 struct Task {
   Side side;
-  const T* source;
-  char* data;
-  char* param;
-  const float* cosine;  ///< of keys
+  const T* source;      ///< k or v at the first head
+  char* data;           ///< the lane's row's, at the first head
+  char* param;          ///< likewise
+  const float* cosine;  ///< the lane's row's; of keys
+  std::int32_t token;   ///< row 0's, among the CTA's
   std::int32_t head;    ///< the first
   std::int32_t heads;   ///< how many
-  bool valid;           ///< whether the lane's row exists
 };
 
 /// The warp's ring of stages: rows of the next heads are on their way while those of one head are worked on.
 template <class Shape, class T>
 struct Ring {
+  using Stage = InputStage<Shape>;
+  static constexpr int kItems = (Shape::kRows * Stage::kPieces + 31) / 32;  ///< of a lane
+
   char* stages;
+  int warp_lane;
   int row;   ///< the lane's
   int lane;  ///< in its row
 
+  __device__ __forceinline__ char* stage(int h) const { return stages + h % kStages * kStageBytes<Shape>; }
+
   /// Starts copying the rows of the task's head `h`, or nothing past its last; one group of copies either way.
-  __device__ __forceinline__ void start(const Params& p, const Task<T>& t, int h) const {
+  __device__ __forceinline__ void start(const Params& p, const Tokens& tokens, const Task<T>& t, int h) const {
     if (h < t.heads) {
-      char* stage = stages + h % kStages * RowStage<Shape>::kBytes;
-      stage_row<Shape>(stage, t.source + h * p.strides.head, row, lane, t.valid);
+      const std::uint32_t to = ptx::shared_address(stage(h));
+      const T* source = t.source + h * p.strides.head;
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const int item = 32 * i + warp_lane;
+        const int r = item / Stage::kPieces;
+        const int piece = item % Stage::kPieces;
+        if (Shape::kRows * Stage::kPieces % 32 != 0 && r >= Shape::kRows) continue;
+        const bool valid = t.token + r < tokens.count;
+        const T* from = source + tokens.offset[valid ? t.token + r : t.token] + 8 * piece;
+        ptx::copy_async_16(to + Stage::place(r, piece), from, valid ? 16U : 0U);
+      }
     }
     ptx::commit_copies();
   }
-  __device__ __forceinline__ void start_first(const Params& p, const Task<T>& t) const {
+  __device__ __forceinline__ void start_first(const Params& p, const Tokens& tokens, const Task<T>& t) const {
 #pragma unroll
-    for (int h = 0; h < kStages - 1; ++h) start(p, t, h);
+    for (int h = 0; h < kStages - 1; ++h) start(p, tokens, t, h);
   }
 };
 
+/// Bytes of a stored row.
+template <int D, KvType Type>
+inline constexpr int kStoredBytes = Type == KvType::same   ? 2 * D
+                                    : Type == KvType::int8 ? D
+                                                           : D / 2;
+
 template <class T, class Shape, Side kSide, KvType Type, Rotation R, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, Task<T> t, const Ring<Shape, T>& ring,
-                                            Transform transform) {
+__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                            const Ring<Shape, T>& ring, Transform transform) {
+  // A finished row goes to shared memory too, in place of the one that was read, and from there to the block: so the
+  // warp stores whole lines.
+  using Out = RowStage<kStoredBytes<Shape::kDim, Type>>;
+  constexpr int kOutItems = (Shape::kRows * Out::kPieces + 31) / 32;
   const RowLane at{chunk_map<Shape, Type, R>(p.rope.dim), ring.lane};
+  char* to[kOutItems];
+  bool to_valid[kOutItems];
+#pragma unroll
+  for (int i = 0; i < kOutItems; ++i) {
+    const int item = 32 * i + ring.warp_lane;
+    const int r = item / Out::kPieces;
+    const auto data = __shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(t.data), r * Shape::kLanes);
+    to[i] = reinterpret_cast<char*>(data) + item % Out::kPieces * 16;
+    to_valid[i] = r < Shape::kRows && t.token + r < tokens.count;
+  }
+  const bool valid = t.token + ring.row < tokens.count;
+  char* param = t.param;
+
   for (std::int32_t h = 0; h < t.heads; ++h) {
     ptx::wait_copies<kStages - 2>();
     __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
-    RawRow<Shape> raw;
-    read_row<Shape>(raw, ring.stages + h % kStages * RowStage<Shape>::kBytes, ring.row, at);
-    ring.start(p, t, h + kStages - 1);
-
+    char* stage = ring.stage(h);
     const bool plain = R == Rotation::none && Transform::kIdentity && p.bias[kSide] == nullptr;
     if (Type == KvType::same && plain) {  // a copy, which also keeps the payload of a NaN
-      if (t.valid) store_raw<Shape>(t.data, raw, at);
+      ring.start(p, tokens, t, h + kStages - 1);
     } else {
+      RawRow<Shape> raw;
+      read_row<Shape>(raw, stage, ring.row, at);
+      ring.start(p, tokens, t, h + kStages - 1);
       Row<Shape> row;
       unpack_row<Shape, T>(row, raw);
       if (p.bias[kSide] != nullptr) {
@@ -115,28 +153,41 @@ __device__ __forceinline__ void write_heads(const Params& p, Task<T> t, const Ri
       }
       rotate_row<Shape, R>(row, t.cosine, t.cosine + p.rope.dim / 2, p.rope.dim, at);
       transform(row, at, t.head + h);
+      char* out = stage + Out::place(ring.row, 0);
       if constexpr (Type == KvType::same) {
-        if (t.valid) store_same<Shape, T>(t.data, row, at);
+        __syncwarp();  // all lanes have read the stage
+        store_same<Shape, T>(out, row, at);
       } else {
         const float2 range = plain ? raw_range<Shape, T>(raw, at) : row_range<Shape>(row, at);
-        store_quantised<Shape, T, Type == KvType::int8 ? 8 : 4>(t.data, t.param, row, range, at, t.valid);
+        __syncwarp();
+        const auto stored = store_quantised < Shape, T, Type == KvType::int8 ? 8 : 4 > (out, row, range, at);
+        if (valid && at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
+        param += p.layout.head_param_bytes;
       }
+      __syncwarp();
     }
-    t.data += p.layout.head_data_bytes;
-    t.param += p.layout.head_param_bytes;
+#pragma unroll
+    for (int i = 0; i < kOutItems; ++i) {
+      const int item = 32 * i + ring.warp_lane;
+      if (to_valid[i]) {
+        const int place = Out::place(item / Out::kPieces, item % Out::kPieces);
+        ptx::store_16(to[i], *reinterpret_cast<const uint4*>(stage + place));
+      }
+      to[i] += p.layout.head_data_bytes;
+    }
   }
 }
 
 template <class T, class Shape, Side kSide, Rotation R, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, const Task<T>& t, const Ring<Shape, T>& ring, KvType type,
-                                            Transform transform) {
+__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                            const Ring<Shape, T>& ring, KvType type, Transform transform) {
   switch (type) {
     case KvType::same:
-      return write_heads<T, Shape, kSide, KvType::same, R>(p, t, ring, transform);
+      return write_heads<T, Shape, kSide, KvType::same, R>(p, tokens, t, ring, transform);
     case KvType::int8:
-      return write_heads<T, Shape, kSide, KvType::int8, R>(p, t, ring, transform);
+      return write_heads<T, Shape, kSide, KvType::int8, R>(p, tokens, t, ring, transform);
     case KvType::int4:
-      return write_heads<T, Shape, kSide, KvType::int4, R>(p, t, ring, transform);
+      return write_heads<T, Shape, kSide, KvType::int4, R>(p, tokens, t, ring, transform);
   }
 }
 
@@ -174,9 +225,8 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
   const int cta_heads = min(p.heads_per_cta, p.layout.kv_heads - cta_head);
   const int tasks = (count + Shape::kRows - 1) / Shape::kRows * p.tasks_per_group;
   const RopeRows rope_rows{reinterpret_cast<float*>(dynamic_shared), p.rope_stride};
-  const Ring<Shape, T> ring{
-      reinterpret_cast<char*>(dynamic_shared) + p.rope_bytes + warp * kStages * RowStage<Shape>::kBytes,
-      lane / Shape::kLanes, lane % Shape::kLanes};
+  char* stages = reinterpret_cast<char*>(dynamic_shared) + p.rope_bytes + warp * kStages * kStageBytes<Shape>;
+  const Ring<Shape, T> ring{stages, lane, lane / Shape::kLanes, lane % Shape::kLanes};
 
   // Task i of the CTA, with its first copies started.
   const auto begin = [&](int i) {
@@ -185,13 +235,12 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
     const int first = (p.sides == 1 ? rest : rest / 2) * p.heads_per_task;
     Task<T> t;
     t.side = p.sides == 2 && rest % 2 == 1 ? kValues : kKeys;
-    const int own = group * Shape::kRows + ring.row;
-    t.valid = own < count;
-    const int token = min(own, count - 1);
+    t.token = group * Shape::kRows;
     t.head = cta_head + first;
     t.heads = min(p.heads_per_task, cta_heads - first);  // none or fewer where the heads do not divide evenly
-    t.source = static_cast<const T*>(p.x[t.side]) + tokens.offset[token] + t.head * p.strides.head;
-    ring.start_first(p, t);
+    t.source = static_cast<const T*>(p.x[t.side]) + t.head * p.strides.head;
+    ring.start_first(p, tokens, t);
+    const int token = min(t.token + ring.row, count - 1);
     char* block = common::entry_address(p.table, p.layout.block_bytes, tokens.entry[token]);
     const std::int32_t row = tokens.row[token];
     t.data = block + (t.side == kKeys ? p.layout.k_data(p.layer, t.head, row) : p.layout.v_data(p.layer, t.head, row));
@@ -209,13 +258,13 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
   }
   for (int i = warp; i < tasks;) {
     if (t.side == kValues) {
-      write_heads<T, Shape, kValues, Rotation::none>(p, t, ring, p.layout.format.v, IdentityTransform{});
+      write_heads<T, Shape, kValues, Rotation::none>(p, tokens, t, ring, p.layout.format.v, IdentityTransform{});
     } else if (p.rope.dim == 0) {
-      write_heads<T, Shape, kKeys, Rotation::none>(p, t, ring, p.layout.format.k, KeyTransform{});
+      write_heads<T, Shape, kKeys, Rotation::none>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
     } else if (p.rope.pairs == RopePairs::interleaved) {
-      write_heads<T, Shape, kKeys, Rotation::interleaved>(p, t, ring, p.layout.format.k, KeyTransform{});
+      write_heads<T, Shape, kKeys, Rotation::interleaved>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
     } else {
-      write_heads<T, Shape, kKeys, Rotation::half_split>(p, t, ring, p.layout.format.k, KeyTransform{});
+      write_heads<T, Shape, kKeys, Rotation::half_split>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
     }
     i += kWarps;
     if (i < tasks) {
@@ -262,7 +311,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
     p.rope_stride = rope_row_floats(args.rope.dim, Shape::kLanes, spread);
     p.rope_bytes = static_cast<std::int32_t>(rope_rows_bytes(grid.chunk, p.rope_stride));
   }
-  const std::size_t shared = static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * RowStage<Shape>::kBytes);
+  const std::size_t shared = static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * kStageBytes<Shape>);
   void (*const function)(Params) = kernel<T, Shape, IdentityTransform>;
   allow_dynamic_shared(reinterpret_cast<const void*>(function), shared);
   const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
