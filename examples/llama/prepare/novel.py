@@ -28,8 +28,7 @@ def prepare_novel(downloads: Path, text: Path) -> None:
     say(f"downloading the Debian package {PACKAGE} (1.6 MB)")
     folder = downloads / PACKAGE
     folder.mkdir(parents=True, exist_ok=True)
-    run(["apt-get", "download", PACKAGE], f"downloading {PACKAGE}",
-        f"check the network and run 'apt-get update', or {ADVICE}", cwd=folder)
+    fetch(folder)
     packages = sorted(folder.glob("*.deb"))
     if not packages:
         raise Failure(f"apt-get left no package in {folder}; {ADVICE}")
@@ -41,6 +40,19 @@ def prepare_novel(downloads: Path, text: Path) -> None:
                 path.write_text(prose(lines), encoding="utf-8")
             return
     raise Failure(f"{PACKAGE} holds no text titled {TITLE}; {ADVICE}")
+
+
+def fetch(folder: Path) -> None:
+    advice = f"check the network, or {ADVICE}"
+
+    def download() -> None:
+        run(["apt-get", "download", PACKAGE], f"downloading {PACKAGE}", advice, cwd=folder)
+
+    try:
+        download()
+    except Failure:  # perhaps the machine has never fetched its package lists
+        run(["apt-get", "update"], "apt-get update (which needs root)", advice)
+        download()
 
 
 def records(data: bytes) -> Iterator[bytes]:
