@@ -11,7 +11,7 @@ inline constexpr int kWarps = kThreads / 32;
 /// CTAs that an SM should hold at once; bounds the registers.
 inline constexpr int kCtasPerSm = 4;
 /// Heads that a warp has in shared memory at once: one that it works on, the others on their way.
-inline constexpr int kStages = 4;
+inline constexpr int kStages = 3;
 /// Most tokens of a CTA.
 inline constexpr int kMaxTokens = 32;
 
@@ -39,11 +39,13 @@ constexpr int ceil_div(int a, int b) {
 
 /// @param rows rows that a warp handles at once: 4, 8 or 16 tokens of one head, keys or values
 /// @param sides 2, or 1 for shared_kv
-constexpr Grid choose_grid(std::int64_t max_tokens, int kv_heads, int sides, int rows, int cp_size, int sms) {
+/// @param dense every row is stored as int4: the less is stored, the more the prologue weighs
+constexpr Grid choose_grid(std::int64_t max_tokens, int kv_heads, int sides, int rows, bool dense, int cp_size,
+                           int sms) {
   const auto chunks = [&](int chunk) { return (max_tokens + chunk - 1) / chunk; };
-  // Many tokens: 16 at a time (all that scanning finds, where most belong to other ranks) and up to 8 heads, so that a
-  // warp has a few heads to walk over and the prologue (search, sines) is shared by all of them.
-  Grid g{cp_size > 1 ? kMaxTokens : std::max(16, rows), std::min(kv_heads, 8), 1, 0, 0};
+  // Many tokens: 16 or 32 at a time (all that scanning finds, where most belong to other ranks) and up to 8 heads, so
+  // that a warp has a few heads to walk over and the prologue (search, sines) is shared by all of them.
+  Grid g{cp_size > 1 || dense ? kMaxTokens : std::max(16, rows), std::min(kv_heads, 8), 1, 0, 0};
   if (chunks(g.chunk) * ceil_div(kv_heads, g.heads) < sms) {
     // Few: spread over as many SMs as there are, down to one head of one warp's rows.
     g.chunk = cp_size > 1 ? kMaxTokens : rows;

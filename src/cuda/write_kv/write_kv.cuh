@@ -282,8 +282,10 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
 
   const int sides = args.layout.shared_kv ? 1 : 2;
   const std::int64_t tokens = std::min<std::int64_t>(args.max_total_q, INT32_MAX);
-  const Grid grid =
-      choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, args.cp.size, current_device().multiprocessors);
+  const KvFormat format = args.layout.format;
+  const bool dense = format.k == KvType::int4 && format.v == KvType::int4;
+  const Grid grid = choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, dense, args.cp.size,
+                                current_device().multiprocessors);
 
   Params p{};
   p.layout = args.layout;

@@ -1,0 +1,62 @@
+// How the CUDA backend cuts its work: plain functions of the shape, which need no device.
+
+#include <gtest/gtest.h>
+
+#include "cuda/flatten_kv/policy.h"
+#include "cuda/write_kv/policy.h"
+
+namespace {
+
+namespace write = pagedkv::cuda::impl::write_kv;
+namespace flatten = pagedkv::cuda::impl::flatten_kv;
+
+TEST(WritePolicy, CoversEveryTokenAndHead) {
+  for (const int rows : {4, 8, 16}) {
+    for (const int sides : {1, 2}) {
+      for (const bool dense : {false, true}) {
+        for (const int cp_size : {1, 8}) {
+          for (const int heads : {1, 2, 3, 8, 11, 64, 65536}) {
+            for (const std::int64_t tokens : {1LL, 7LL, 64LL, 1000LL, 32768LL, 2147483647LL}) {
+              const write::Grid g = write::choose_grid(tokens, heads, sides, rows, dense, cp_size, 132);
+              EXPECT_EQ(g.chunk % rows, 0);
+              EXPECT_GE(g.chunk, rows);
+              EXPECT_LE(g.chunk, write::kMaxTokens);
+              EXPECT_GE(g.chunks * g.chunk, tokens);
+              EXPECT_LT((g.chunks - 1) * g.chunk, tokens) << "a CTA without tokens";
+              EXPECT_GE(g.head_groups * g.heads, heads);
+              EXPECT_LT((g.head_groups - 1) * g.heads, heads) << "a CTA without heads";
+              EXPECT_GE(g.heads_per_task, 1);
+              EXPECT_LE(g.heads_per_task, g.heads);
+              EXPECT_LE(g.chunks, 2147483647LL) << "the x dimension of a launch";
+              EXPECT_LE(g.head_groups, 65535) << "the y dimension of a launch";
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(WritePolicy, FewTokensSpreadOverTheDevice) {
+  // 64 sequences with a new token each, 8 heads: nearly as many CTAs as SMs.
+  const write::Grid g = write::choose_grid(64, 8, 2, 4, false, 1, 132);
+  EXPECT_GE(g.chunks * g.head_groups, 120);
+  EXPECT_EQ(write::choose_variant(64, 8, 128, 132), write::kFewTokens);
+  EXPECT_EQ(write::choose_variant(32768, 8, 128, 132), write::kManyTokens);
+  EXPECT_EQ(write::choose_variant(64, 8, 96, 132), write::kManyTokens) << "not built";
+}
+
+TEST(FlattenPolicy, CoversEveryTokenAndHead) {
+  for (const int heads : {1, 3, 8, 11, 65536}) {
+    for (const std::int64_t tokens : {1LL, 100LL, 262208LL, 2147483647LL}) {
+      const flatten::Grid g = flatten::choose_grid(tokens, heads, 132);
+      EXPECT_GE(g.chunks * flatten::kChunk, tokens);
+      EXPECT_LT((g.chunks - 1) * flatten::kChunk, tokens);
+      EXPECT_GE(g.head_groups * g.heads, heads);
+      EXPECT_LT((g.head_groups - 1) * g.heads, heads);
+      EXPECT_LE(g.head_groups, 65535);
+    }
+  }
+}
+
+}  // namespace
