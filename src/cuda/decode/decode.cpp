@@ -22,8 +22,15 @@ void check_decode(const DecodeArgs& a) {
   if (len != 16 && len != 32 && len != 64 && len != 128) {
     throw Error(ErrorCode::unsupported, "DecodeArgs.layout.block_len", std::to_string(len), "16, 32, 64 or 128");
   }
-  if (a.layout.shared_kv) {
-    throw Error(ErrorCode::unsupported, "DecodeArgs.layout.shared_kv", "true", "false");
+  using impl::decode::kMlaDim;
+  using impl::decode::kMlaValueDim;
+  if (a.layout.shared_kv != impl::decode::shares_rows(a.layout.head_dim)) {
+    throw Error(ErrorCode::unsupported, "DecodeArgs.layout.shared_kv", a.layout.shared_kv ? "true" : "false",
+                fmt::format("true with head_dim {}, and only with it", kMlaDim));
+  }
+  if (a.layout.shared_kv && (a.v_dim != kMlaValueDim || a.v_offset % 64 != 0)) {
+    throw Error(ErrorCode::unsupported, "DecodeArgs.v_dim, v_offset", fmt::format("{}, {}", a.v_dim, a.v_offset),
+                fmt::format("{}, and 0 or 64", kMlaValueDim));
   }
 }
 

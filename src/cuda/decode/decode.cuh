@@ -29,6 +29,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.table = a.table;
   p.region = {l.layer_offset(a.layer), l.head_data_bytes, l.v_data_shift(), l.param_offset,
               l.head_param_bytes,      l.v_param_shift(), l.block_bytes};
+  p.v_channel_bytes = static_cast<std::uint32_t>(row_bytes(l.format.v, a.v_offset));
   p.block_shift = log2_of(l.block_len);
   p.split_shift = split_shift(l.format.k, l.format.v, l.head_dim);
   p.short_split_shift = kShortSplitShift;
@@ -106,9 +107,9 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   if (p.max_splits == 1) return;
   const auto rows = static_cast<unsigned>(args.max_total_q * args.q_heads);
   if (p.max_splits > kFoldRun) {
-    launch_after(&fold_kernel<T, kDim, kFoldWarps>, rows, kFoldWarps * 32, 0, stream, device.arch, p, kRows);
+    launch_after(&fold_kernel<T, value_dim(kDim), kFoldWarps>, rows, kFoldWarps * 32, 0, stream, device.arch, p, kRows);
   } else {
-    launch_after(&fold_kernel<T, kDim, 1>, rows, 32, 0, stream, device.arch, p, kRows);
+    launch_after(&fold_kernel<T, value_dim(kDim), 1>, rows, 32, 0, stream, device.arch, p, kRows);
   }
 }
 

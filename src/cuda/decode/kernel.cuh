@@ -30,11 +30,12 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   constexpr int kTokens = S::kTokens;
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
+  constexpr int kDimV = value_dim(D);
   static_assert(kStages >= 2);
   static_assert(128 + sizeof(Exchange<kRows>) + 2 * kWarps * sizeof(Cursor) <= extra_shared_bytes(N));
-  static_assert(S::kBytes >= kRows * D * 4, "an item's result goes through a stage");
+  static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
-  using Soft = Softmax<T, K, V, D, kTokens, N>;
+  using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
   extern __shared__ __align__(128) char shared[];
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -64,7 +65,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   const Rows<S::kRowV, kTokens> v_rows;
   Queries<N, D> q;
   Visible<N> visible;
-  State<N, D> st;
+  State<N, kDimV> st;
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
@@ -122,7 +123,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       } else {
         Soft::template run<true>(st, q, visible, p.softcap_log2, s, prob, k_params, v_params, t);
       }
-      value_products<V, D, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV, prob);
+      value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
       if constexpr (V != KvType::same) {
         const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
 #pragma unroll
@@ -133,7 +134,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       }
       __syncwarp();
     }
-    publish<V, D, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
+    publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
                                            warp * kStages * S::kBytes + stage * S::kBytes, exchange);
     // The next item's queries are on their way while the warps meet.
     const Cursor item = current.get();
@@ -146,7 +147,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
                                 next.seq.q_len * p.group);
     }
     __syncthreads();
-    join_warps<T, V, D, N>(p, item, shared, exchange);
+    join_warps<T, V, kDimV, N>(p, item, shared, exchange);
     current.set(next);
     __syncthreads();
   }

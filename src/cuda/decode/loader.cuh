@@ -17,9 +17,10 @@ struct Stage {
   static constexpr int kTokens = tile_tokens(K, V, D);
   static constexpr int kRowK = row_bytes(K, D);
   static constexpr int kRowV = row_bytes(V, D);
-  static constexpr int kV = kTokens * kRowK;
-  static constexpr int kParamK = kV + kTokens * kRowV;
-  static constexpr int kParamV = kParamK + kTokens * param_bytes(K);
+  static constexpr bool kShared = shares_rows(D);
+  static constexpr int kV = kShared ? 0 : kTokens * kRowK;
+  static constexpr int kParamK = kTokens * data_bytes(K, V, D);
+  static constexpr int kParamV = kParamK + (kShared ? 0 : kTokens * param_bytes(K));
   static constexpr int kBytes = stage_bytes(K, V, D);
 };
 
@@ -163,7 +164,7 @@ class Loader {
     const char* block = block_of(0);
     const int row = t & ((1 << p_.block_shift) - 1);
     copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t);
-    copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
+    if constexpr (!S::kShared) copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
         const char* from = block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
@@ -180,7 +181,7 @@ class Loader {
       const char* block = block_of(sub);
       const int row = (t + sub) & mask;
       copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub);
-      copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
+      if constexpr (!S::kShared) copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
                                      t + sub);
     }
     if constexpr (kParams > 0) {
@@ -196,9 +197,9 @@ class Loader {
   }
 
   /// Sides that have parameters. A lane copies those of 4 tokens, keys first.
-  static constexpr int kParams = (param_bytes(K) > 0 ? 1 : 0) + (param_bytes(V) > 0 ? 1 : 0);
+  static constexpr int kParams = (param_bytes(K) > 0 ? 1 : 0) + (param_bytes(V) > 0 && !S::kShared ? 1 : 0);
   __device__ bool is_v_param() const {
-    return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(V) > 0;
+    return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(K) == 0;
   }
 
   const Params& p_;

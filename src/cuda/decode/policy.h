@@ -32,16 +32,35 @@ PAGEDKV_HD_CONSTEXPR int param_bytes(KvType type) {
   return type == KvType::same ? 0 : 4;
 }
 
-/// Bytes of one token of one head, K and V.
-PAGEDKV_HD_CONSTEXPR int token_bytes(KvType k, KvType v, int dim) {
-  return row_bytes(k, dim) + row_bytes(v, dim) + param_bytes(k) + param_bytes(v);
+/// MLA: rows of 64 rotated and 512 latent channels that are key and value both; 512 of them are the value.
+inline constexpr int kMlaDim = 576;
+inline constexpr int kMlaValueDim = 512;
+
+PAGEDKV_HD_CONSTEXPR bool shares_rows(int dim) {
+  return dim == kMlaDim;
 }
 
-/// Tokens that a warp takes at a time: 4 to 16 KiB, and at least the 8 rows of float32 that an item's result takes.
+/// Channels of a result row.
+PAGEDKV_HD_CONSTEXPR int value_dim(int dim) {
+  return shares_rows(dim) ? kMlaValueDim : dim;
+}
+
+/// Codes or values of one token of one head, K and V.
+PAGEDKV_HD_CONSTEXPR int data_bytes(KvType k, KvType v, int dim) {
+  return row_bytes(k, dim) + (shares_rows(dim) ? 0 : row_bytes(v, dim));
+}
+
+/// The same with the parameters.
+PAGEDKV_HD_CONSTEXPR int token_bytes(KvType k, KvType v, int dim) {
+  return data_bytes(k, v, dim) + param_bytes(k) + (shares_rows(dim) ? 0 : param_bytes(v));
+}
+
+/// Tokens that a warp takes at a time: 4 to 19 KiB, and at least the 8 rows of float32 that an item's result takes.
 PAGEDKV_HD_CONSTEXPR int tile_tokens(KvType k, KvType v, int dim) {
-  const int bytes = row_bytes(k, dim) + row_bytes(v, dim);
-  if (bytes <= 160) return 64;
-  return bytes <= 320 || 16 * bytes < 8 * dim * 4 ? 32 : 16;
+  const int bytes = data_bytes(k, v, dim);
+  int tokens = bytes <= 160 ? 64 : bytes <= 320 ? 32 : 16;
+  while (tokens * bytes < 8 * value_dim(dim) * 4) tokens *= 2;
+  return tokens;
 }
 
 PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
@@ -51,7 +70,7 @@ PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
 /// log2 of the tokens of a split. Long splits cost less (each end of a split costs about as much as 30 KiB), short ones
 /// give a short sequence more CTAs.
 PAGEDKV_HD_CONSTEXPR int split_shift(KvType k, KvType v, int dim) {
-  return row_bytes(k, dim) + row_bytes(v, dim) > 320 ? 10 : 11;
+  return data_bytes(k, v, dim) > 320 ? 10 : 11;
 }
 
 /// Sequences of at most this many tokens use splits of 1 << kShortSplitShift tokens.

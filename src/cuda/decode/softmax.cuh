@@ -82,7 +82,7 @@ struct Visible {
   }
 };
 
-template <class T, KvType K, KvType V, int D, int Tokens, int N>
+template <class T, KvType K, KvType V, int D, int DV, int Tokens, int N>
 struct Softmax {
   static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
   static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;
@@ -91,7 +91,7 @@ struct Softmax {
   /// Turns products into p fragments and updates the state. `params` is the shared memory address of the tile's key
   /// parameters, value parameters behind them. `t` is the tile's first token.
   template <bool Masked>
-  __device__ static void run(State<N, D>& st, const Queries<N, D>& q, const Visible<N>& visible, float softcap,
+  __device__ static void run(State<N, DV>& st, const Queries<N, D>& q, const Visible<N>& visible, float softcap,
                              float (&s)[kM][N][4], std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params,
                              const std::uint32_t* v_params, int t) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
@@ -210,7 +210,7 @@ struct Softmax {
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
   /// is its own, so that its bits do not depend on its neighbours in the tile.
 
-  __device__ static void raise_reference(State<N, D>& st, const float (&top)[N][2], float largest) {
+  __device__ static void raise_reference(State<N, DV>& st, const float (&top)[N][2], float largest) {
     float unit_factor = 1.0F;
     if constexpr (V != KvType::same) {
       const float all = max_over_rows(largest);
@@ -235,7 +235,7 @@ struct Softmax {
         st.zero[n][e] *= factor;
         const float f = factor * unit_factor;
 #pragma unroll
-        for (int m = 0; m < D / 16; ++m) {
+        for (int m = 0; m < DV / 16; ++m) {
           st.o[m][n][e] *= f;
           st.o[m][n][2 + e] *= f;
         }

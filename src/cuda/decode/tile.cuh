@@ -117,9 +117,9 @@ __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], cons
   }
 }
 
-/// o[m][n] += V^T (16 channels) times p of column tile n.
-template <KvType F, int D, int Tokens, int N, bool Bf16>
-__device__ __forceinline__ void value_products(float (&o)[D / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
+/// o[m][n] += V^T (16 of the first DV channels) times p of column tile n.
+template <KvType F, int D, int DV, int Tokens, int N, bool Bf16>
+__device__ __forceinline__ void value_products(float (&o)[DV / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
                                                std::uint32_t tile, const std::uint32_t (&p)[Tokens / 16][N][2]) {
   using C = Convert<F>;
   using R = Rows<row_bytes(F, D), Tokens>;
@@ -129,7 +129,7 @@ __device__ __forceinline__ void value_products(float (&o)[D / 16][N][4], const R
 #pragma unroll
   for (int row = 0; row < Tokens; row += R::kRowsPerLoad) {
 #pragma unroll
-    for (int u = 0; u < R::kChunks; u += kSpan) {
+    for (int u = 0; u < row_bytes(F, DV) / 16; u += kSpan) {
       std::uint32_t w[kTiles][kSpan][2];
 #pragma unroll
       for (int c = 0; c < kSpan; c += R::kChunksPerLoad) {

@@ -108,6 +108,20 @@ TEST(GpuDecode, BlockLengths) {
   }
 }
 
+TEST(GpuDecode, SharedRows) {
+  DECODE_NEEDS_DEVICE();
+  for (const DType type : kTypes) {
+    for (const KvType k : kFormats) {
+      CaseSpec s = base(type, {k, k}, 576, 16, 1);
+      s.config.shared_kv = true;
+      s.v_dim = 512;
+      s.v_offset = k == KvType::int8 ? 0 : 64;
+      s.lengths = {{1, 1, 0}, {1, 1030, 1}, {2, 300, 2}};
+      check(s);
+    }
+  }
+}
+
 TEST(GpuDecode, ContextParallel) {
   DECODE_NEEDS_DEVICE();
   for (const int size : {2, 3}) {
