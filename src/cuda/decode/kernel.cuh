@@ -23,6 +23,14 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
   from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
 }
 
+/// What a warp keeps in shared memory besides its ring.
+template <int N>
+struct WarpShared {
+  LoaderShared loader;
+  Cursor item;
+  Visible<N> visible;
+};
+
 template <class T, KvType K, KvType V, int D, int N>
 __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
                                                       N)) void decode_kernel(const __grid_constant__ Params p) {
@@ -32,7 +40,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
   static_assert(kStages >= 2);
-  static_assert(128 + sizeof(Exchange<kRows>) + 2 * kWarps * sizeof(Cursor) <= extra_shared_bytes(N));
+  static_assert(128 + sizeof(Exchange<kRows>) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
@@ -47,8 +55,8 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
   auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
-  Cursor* places = reinterpret_cast<Cursor*>(extra + 128 + sizeof(exchange)) + 2 * warp;
-  SharedCursor current(places);
+  auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange))[warp];
+  SharedCursor current(&own_shared.item);
   const Cursor start = find_start(p, kRows, *reinterpret_cast<Start*>(extra));
   if (!start.valid()) return;
   current.set(start);
@@ -56,7 +64,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
                             start.seq.q_len * p.group);
 
-  Loader<K, V, D, kRows> loader(p, start, places + 1);
+  Loader<K, V, D, kRows> loader(p, start, own_shared.loader);
   int stage = 0;  // the free one; the others are in flight, oldest first
 #pragma unroll 1
   for (int i = 1; i < kStages; ++i) loader.issue(ring_address + i * S::kBytes);
@@ -64,7 +72,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   const Rows<S::kRowK, kTokens> k_rows;
   const Rows<S::kRowV, kTokens> v_rows;
   Queries<N, D> q;
-  Visible<N> visible;
+  Visible<N>& visible = own_shared.visible;
   State<N, kDimV> st;
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
@@ -77,29 +85,37 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       const int row0 = item.row_tile * kRows;
       prepare_queries<T, K, N, D>(q, p, raw);
       const int history = item.seq.k_len - item.seq.q_len;
-      visible.history = local_count(p, history);
-      visible.own = p.own;
-      visible.history_position = history;
+      const int history_local = local_count(p, history);
+      if (lane == 0) {
+        visible.history = history_local;
+        visible.history_position = history;
+      }
+      if (lane < kRows) {
+        VisibleRow seen{0, 0, 0xffffffffu};
+        if (row0 + lane < rows) {
+          const int token = p.group_div.div(row0 + lane);
+          visible_range(p, item.seq, token, seen.from, seen.to);
+          if (p.tree_mask != nullptr) seen.tree = __ldg(p.tree_mask + item.seq.q_begin + token);
+        }
+        visible.row[lane] = seen;
+      }
+      if (p.log_n_length > 0) {
 #pragma unroll
-      for (int n = 0; n < N; ++n) {
+        for (int n = 0; n < N; ++n) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int row = row0 + n * 8 + 2 * (lane % 4) + e;
-          visible.from[n][e] = visible.to[n][e] = 0;
-          visible.tree[n][e] = 0xffffffffu;
-          if (row >= rows) continue;
-          const int token = p.group_div.div(row);
-          visible_range(p, item.seq, token, visible.from[n][e], visible.to[n][e]);
-          if (p.tree_mask != nullptr) visible.tree[n][e] = __ldg(p.tree_mask + item.seq.q_begin + token);
-          if (p.log_n_length > 0 && history + token > p.log_n_length) {
-            q.scale[n][e] *= log2f(static_cast<float>(history + token)) * p.inverse_log2_n;
+          for (int e = 0; e < 2; ++e) {
+            const int position = history + p.group_div.div(min(row0 + n * 8 + 2 * (lane % 4) + e, rows - 1));
+            if (position > p.log_n_length) {
+              q.scale[n][e] *= log2f(static_cast<float>(position)) * p.inverse_log2_n;
+            }
           }
         }
       }
       int unused = 0;
       visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
       visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
-      if (p.tree_mask != nullptr) full_to = min(full_to, visible.history);
+      if (p.tree_mask != nullptr) full_to = min(full_to, history_local);
+      __syncwarp();
     }
 
     const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
@@ -119,9 +135,9 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
       if (t >= full_from && t + kTokens <= full_to) {
-        Soft::template run<false>(st, q, visible, p.softcap_log2, s, prob, k_params, v_params, t);
+        Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
       } else {
-        Soft::template run<true>(st, q, visible, p.softcap_log2, s, prob, k_params, v_params, t);
+        Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
       }
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
       if constexpr (V != KvType::same) {
@@ -135,7 +151,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       __syncwarp();
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
-                                           warp * kStages * S::kBytes + stage * S::kBytes, exchange);
+                                               warp * kStages * S::kBytes + stage * S::kBytes, exchange);
     // The next item's queries are on their way while the warps meet.
     const Cursor item = current.get();
     Cursor next = item;

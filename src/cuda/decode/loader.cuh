@@ -52,15 +52,22 @@ struct WarpTiles {
   }
 };
 
+/// What a loader keeps in shared memory, because it is needed once per tile or less and registers are scarce.
+struct LoaderShared {
+  Cursor next;               ///< the item after the one being issued
+  std::uint64_t block[32];   ///< where the K data of each piece of the item's tiles is: entry e of piece e % pieces
+  std::int64_t param_shift;  ///< from there to the parameters
+};
+
 template <KvType K, KvType V, int D, int Rows>
 class Loader {
   using S = Stage<K, V, D>;
   static constexpr int kTokens = S::kTokens;
 
  public:
-  /// `place` is this warp's alone.
-  __device__ Loader(const Params& p, const Cursor& start, Cursor* place)
-      : p_(p), next_(place), policy_(ptx::evict_first_policy()) {
+  /// `shared` is this warp's alone.
+  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared)
+      : p_(p), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
@@ -117,8 +124,12 @@ class Loader {
       block =
           reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
     }
-    base_ = block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
-    param_shift_ = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
+    __syncwarp();
+    shared_.block[lane_] =
+        block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
+    if (lane_ == 0) {
+      shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
+    }
     c.advance(p_, Rows);
     more_ = c.valid();
     if (more_) request(c);
@@ -135,7 +146,7 @@ class Loader {
   /// K data of the block that holds the token `in_tile` tokens into tile i_.
   __device__ const char* block_of(int in_tile) const {
     const int entry = ((i_ - begin_) * kTokens + in_tile) >> piece_shift();
-    return reinterpret_cast<const char*>(__shfl_sync(0xffffffffu, base_, entry));
+    return reinterpret_cast<const char*>(shared_.block[entry]);
   }
 
   /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last_) become zero;
@@ -164,10 +175,11 @@ class Loader {
     const char* block = block_of(0);
     const int row = t & ((1 << p_.block_shift) - 1);
     copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t);
-    if constexpr (!S::kShared) copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
+    if constexpr (!S::kShared)
+      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
-        const char* from = block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
+        const char* from = block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
         ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from + lane_ % (kTokens / 4) * 16, policy_);
       }
     }
@@ -181,14 +193,16 @@ class Loader {
       const char* block = block_of(sub);
       const int row = (t + sub) & mask;
       copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub);
-      if constexpr (!S::kShared) copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
-                                     t + sub);
+      if constexpr (!S::kShared)
+        copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
+                                       t + sub);
     }
     if constexpr (kParams > 0) {
       const int x = lane_ % (kTokens / 4) * 4;
       const char* block = block_of(x);
       if (lane_ < kParams * kTokens / 4) {
-        const char* from = block + param_shift_ + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
+        const char* from =
+            block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
         // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
         const int valid = t + x + 3 >= first_ ? min(max(last_ - (t + x), 0), 4) : 0;
         ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
@@ -203,8 +217,9 @@ class Loader {
   }
 
   const Params& p_;
-  SharedCursor next_;  ///< the item after the one being issued
-  bool more_;          ///< whether there is such an item
+  LoaderShared& shared_;
+  SharedCursor next_;
+  bool more_;  ///< whether there is such an item
   std::uint64_t policy_;
   std::uint64_t entry_;
   int lane_;
@@ -213,8 +228,6 @@ class Loader {
   int begin_;
   int first_;
   int last_;
-  std::uint64_t base_;
-  std::int64_t param_shift_;
 };
 
 }  // namespace pagedkv::cuda::impl::decode

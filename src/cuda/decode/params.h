@@ -23,9 +23,9 @@ struct Params {
   BlockTable table;
   Region region;
   std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
-  int block_shift;        ///< log2 of block_len
-  int split_shift;        ///< log2 of the tokens of a split
-  int short_split_shift;  ///< the same for sequences of at most short_len tokens
+  int block_shift;                ///< log2 of block_len
+  int split_shift;                ///< log2 of the tokens of a split
+  int short_split_shift;          ///< the same for sequences of at most short_len tokens
   int short_len;
   // Expected times, on which CTAs share the work out.
   int token_cost;  ///< of a token

@@ -65,20 +65,23 @@ struct State {
   }
 };
 
-/// Which keys the lane's queries see: local indices [from, to), and of the sequence's new tokens those whose bit is
-/// set.
+/// Which keys a row sees: local indices [from, to), and of the sequence's new tokens those whose bit is set.
+struct VisibleRow {
+  int from;
+  int to;
+  std::uint32_t tree;
+};
+
+/// The rows of a warp's queries, in shared memory: only tiles that some row does not see in full ask.
 template <int N>
 struct Visible {
-  int from[N][2];
-  int to[N][2];
-  std::uint32_t tree[N][2];
-  int history;  ///< first local index of a new token
-  int history_position;
-  core::Ownership own;
+  VisibleRow row[8 * N];
+  int history;           ///< first local index of a new token
+  int history_position;  ///< its position
 
-  __device__ bool operator()(int n, int e, int key) const {
-    if (key < from[n][e] || key >= to[n][e]) return false;
-    return key < history || (tree[n][e] >> ((own.position(key) - history_position) & 31) & 1u) != 0u;
+  __device__ bool sees(const core::Ownership& own, const VisibleRow& r, int key) const {
+    if (key < r.from || key >= r.to) return false;
+    return key < history || (r.tree >> ((own.position(key) - history_position) & 31) & 1u) != 0u;
   }
 };
 
@@ -91,9 +94,10 @@ struct Softmax {
   /// Turns products into p fragments and updates the state. `params` is the shared memory address of the tile's key
   /// parameters, value parameters behind them. `t` is the tile's first token.
   template <bool Masked>
-  __device__ static void run(State<N, DV>& st, const Queries<N, D>& q, const Visible<N>& visible, float softcap,
-                             float (&s)[kM][N][4], std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params,
-                             const std::uint32_t* v_params, int t) {
+  __device__ static void run(State<N, DV>& st, const Queries<N, D>& q, const Visible<N>& visible,
+                             const core::Ownership& own, float softcap, float (&s)[kM][N][4],
+                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, const std::uint32_t* v_params,
+                             int t) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     if constexpr (K != KvType::same) {
 #pragma unroll
@@ -125,13 +129,16 @@ struct Softmax {
     }
     if constexpr (Masked) {
 #pragma unroll
-      for (int m = 0; m < kM; ++m) {
+      for (int n = 0; n < N; ++n) {
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
+        for (int e = 0; e < 2; ++e) {
+          const VisibleRow row = visible.row[n * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + e];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int key = t + m * 16 + i / 2 * 8 + g;
-            s[m][n][i] = visible(n, i % 2, key) ? s[m][n][i] : -INFINITY;
+          for (int m = 0; m < kM; ++m) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              if (!visible.sees(own, row, t + m * 16 + h * 8 + g)) s[m][n][2 * h + e] = -INFINITY;
+            }
           }
         }
       }
