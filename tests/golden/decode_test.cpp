@@ -13,12 +13,12 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "golden/decode_backend.h"
 #include "golden/golden_case.h"
 #include "oracle/attention.h"
 #include "oracle/number.h"
 #include "oracle/quant.h"
 #include "pagedkv/cache_config.h"
-#include "pagedkv/cpu.h"
 #include "support/memory.h"
 
 namespace golden {
@@ -164,9 +164,7 @@ class Ours {
     o_ = std::make_unique<support::Tensor>(kF16, std::int64_t{batch} * c.q_heads * c.head_dim);
     a.o = o_->at(0);
     a.o_strides = a.q_strides;
-    std::vector<char> workspace(pagedkv::cpu::decode_workspace_bytes(a) + 256);
-    const auto at = reinterpret_cast<std::uintptr_t>(workspace.data());
-    pagedkv::cpu::decode(a, {workspace.data() + (256 - at % 256), workspace.size() - 256});
+    run_decode(a, cache_->data());
   }
 
   Row output(int b, int head) const {
@@ -220,6 +218,7 @@ std::vector<std::span<const double>> spans(const Rows& rows) {
 class GoldenDecode : public testing::TestWithParam<DecodeCase> {};
 
 TEST_P(GoldenDecode, AgreesWithTheRecordedOutput) {
+  if (const std::string reason = why_not_run(); !reason.empty()) GTEST_SKIP() << reason;
   const DecodeCase& c = GetParam();
   const Recorded recorded(c);
   const Ours ours(c, recorded);
@@ -232,13 +231,20 @@ TEST_P(GoldenDecode, AgreesWithTheRecordedOutput) {
       Rows exact[2];    // K, V as the bytes say
       Rows rounded[2];  // as the recording read them
       Rows magnitudes;  // of V
+      Rows distances;   // of V from the offset of its codes: what our probabilities multiply
       for (int t = 0; t < recorded.k_len(b); ++t) {
         for (const bool value : {false, true}) {
           Row x = recorded.row(b, t, h / (c.q_heads / c.kv_heads), value);
+          Row distance = x;
           if (c.policy != 0) {
             const oracle::QuantRow codes = original_codes(x, c.policy);
-            for (std::size_t d = 0; d < dim; ++d) x[d] = codes.codes[d] * codes.scale + codes.zero;
+            for (std::size_t d = 0; d < dim; ++d) {
+              distance[d] = codes.codes[d] * codes.scale;
+              x[d] = distance[d] + codes.zero;
+            }
           }
+          for (double& e : distance) e = std::abs(e);
+          if (value) distances.push_back(distance);
           exact[value].push_back(x);
           for (double& e : x) e = oracle::round_to(kF16, e);
           rounded[value].push_back(x);
@@ -249,6 +255,7 @@ TEST_P(GoldenDecode, AgreesWithTheRecordedOutput) {
       const Row q = recorded.query(b, h);
       const Row theirs = oracle::attend(q, spans(rounded[0]), spans(rounded[1]), dim, options).o;
       const Row weighted = oracle::attend(q, spans(rounded[0]), spans(magnitudes), dim, options).o;
+      const Row weighted_codes = oracle::attend(q, spans(exact[0]), spans(distances), dim, options).o;
       const Row truth = oracle::attend(q, spans(exact[0]), spans(exact[1]), dim, options).o;
       const Row naive = oracle::attend_in_float(q, spans(exact[0]), spans(exact[1]), dim, options).o;
       double float_error = 0;  // of plain float32 arithmetic
@@ -259,7 +266,8 @@ TEST_P(GoldenDecode, AgreesWithTheRecordedOutput) {
       for (std::size_t d = 0; d < dim; ++d) {
         const double their_error = 0x1p-11 * weighted[d] + 2 * float_error + oracle::half_ulp(kF16, theirs[d]);
         ASSERT_LE(std::abs(out[d] - theirs[d]), their_error) << d;  // else the cache is not the one that it read
-        const double our_error = 2 * float_error + oracle::half_ulp(kF16, truth[d]);
+        const double our_error =
+            probability_error() * weighted_codes[d] + 2 * float_error + oracle::half_ulp(kF16, truth[d]);
         ASSERT_LE(std::abs(got[d] - out[d]), their_error + std::abs(theirs[d] - truth[d]) + our_error) << d;
       }
     }

@@ -114,9 +114,13 @@ PAGEDKV_HD_CONSTEXPR int stages_that_fit(int arch, int ctas, KvType k, KvType v,
   return n > 4 ? 4 : n;
 }
 
-/// CTAs of a multiprocessor: two where three stages still fit.
+/// CTAs of a multiprocessor: two where three stages still fit; three for rows of 32 bytes, whose kernel fits the
+/// registers (with more, spilled registers cost more than the additional warps give).
 PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int row_tiles) {
-  return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= (arch >= 90 ? 3 : 2) ? 2 : 1;
+  const int enough = arch >= 90 ? 3 : 2;
+  if (row_tiles == 1 && data_bytes(k, v, dim) <= 64 && stages_that_fit(arch, 3, k, v, dim, row_tiles) >= enough)
+    return 3;
+  return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {

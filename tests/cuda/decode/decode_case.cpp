@@ -55,9 +55,8 @@ struct OnDevice {
     args.table.cu_blocks = blocks.as<std::int32_t>();
     args.cu_q = cu_q.as<std::int32_t>();
     args.cu_k = cu_k.as<std::int32_t>();
-    const std::vector<std::uint8_t>& host_q = c.q_bytes();
-    const auto offset = static_cast<const std::uint8_t*>(args.q) - host_q.data();
-    q = DeviceBuffer(static_cast<const std::uint8_t*>(args.q), host_q.size() - static_cast<std::size_t>(offset));
+    const auto elements = static_cast<std::size_t>(args.max_total_q * args.q_strides.token);
+    q = DeviceBuffer(args.q, elements * static_cast<std::size_t>(pagedkv::dtype_bytes(args.layout.dtype)));
     args.q = q.data();
     if (args.sinks != nullptr) {
       sinks = DeviceBuffer(args.sinks, static_cast<std::size_t>(args.q_heads) * sizeof(float));
