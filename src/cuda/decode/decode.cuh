@@ -32,7 +32,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.v_channel_bytes = static_cast<std::uint32_t>(row_bytes(l.format.v, a.v_offset));
   p.block_shift = log2_of(l.block_len);
   p.split_shift = split_shift(l.format.k, l.format.v, l.head_dim);
-  p.short_split_shift = kShortSplitShift;
+  p.short_split_shift = short_split_shift(l.format.k, l.format.v, l.head_dim);
   p.short_len = kShortLength;
   p.batch = a.batch;
   p.cu_q = a.cu_q;
@@ -97,7 +97,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   // With a CTA for every item each gets one; otherwise by expected time.
   p.token_cost = items <= resident ? 0 : 1;
   p.item_cost = items <= resident ? 1 : kItemBytes / token_bytes(kK, kV, kDim);
-  p.unit_cost = items <= resident ? 0 : kUnitBytes / token_bytes(kK, kV, kDim);
+  p.unit_cost = items <= resident ? 0 : unit_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
 
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));

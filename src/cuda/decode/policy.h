@@ -73,23 +73,29 @@ PAGEDKV_HD_CONSTEXPR int split_shift(KvType k, KvType v, int dim) {
   return data_bytes(k, v, dim) > 320 ? 10 : 11;
 }
 
-/// Sequences of at most this many tokens use splits of 1 << kShortSplitShift tokens.
+/// Sequences of at most this many tokens have shorter splits: log2 of their tokens.
 inline constexpr int kShortLength = 1024;
-inline constexpr int kShortSplitShift = 8;
+PAGEDKV_HD_CONSTEXPR int short_split_shift(KvType k, KvType v, int dim) {
+  return data_bytes(k, v, dim) > 320 ? 7 : 8;
+}
 
 /// Most splits of a sequence of at most `k_len` tokens.
 PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
   const int shift = split_shift(k, v, dim);
   const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << shift) - 1) >> shift);
+  const int short_shift = short_split_shift(k, v, dim);
   const int short_length = k_len < kShortLength ? k_len : kShortLength;
-  const int short_splits = (short_length + (1 << kShortSplitShift) - 1) >> kShortSplitShift;
+  const int short_splits = (short_length + (1 << short_shift) - 1) >> short_shift;
   const int most = long_splits > short_splits ? long_splits : short_splits;
   return most > 1 ? most : 1;
 }
 
-/// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile.
+/// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile. Found
+/// by trying; int4 needs more instructions per byte, and so more for these as well.
 inline constexpr int kItemBytes = 24 * 1024;
-inline constexpr int kUnitBytes = 48 * 1024;
+PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
+  return (data_bytes(k, v, dim) <= 160 ? 96 : 48) * 1024;
+}
 
 /// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
 /// that share a row does not show in its bits.
