@@ -67,11 +67,10 @@ PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
   return tile_tokens(k, v, dim) * token_bytes(k, v, dim);
 }
 
-/// log2 of the tokens of a split. Long splits cost less (each end of a split costs about as much as 30 KiB), short ones
-/// give a short sequence more CTAs.
-PAGEDKV_HD_CONSTEXPR int split_shift(KvType k, KvType v, int dim) {
-  return data_bytes(k, v, dim) > 320 ? 10 : 11;
-}
+/// log2 of the tokens of a split. Each end of a split costs about as much as 30 KiB; short ones would give a short
+/// sequence more CTAs. A warp's tiles of a split must not touch more than 32 blocks, so that each lane holds one table
+/// entry.
+inline constexpr int kSplitShift = 11;
 
 /// Sequences of at most this many tokens have shorter splits: log2 of their tokens.
 inline constexpr int kShortLength = 1024;
@@ -81,8 +80,7 @@ PAGEDKV_HD_CONSTEXPR int short_split_shift(KvType k, KvType v, int dim) {
 
 /// Most splits of a sequence of at most `k_len` tokens.
 PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
-  const int shift = split_shift(k, v, dim);
-  const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << shift) - 1) >> shift);
+  const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << kSplitShift) - 1) >> kSplitShift);
   const int short_shift = short_split_shift(k, v, dim);
   const int short_length = k_len < kShortLength ? k_len : kShortLength;
   const int short_splits = (short_length + (1 << short_shift) - 1) >> short_shift;
@@ -94,7 +92,8 @@ PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
 /// by trying; int4 needs more instructions per byte, and so more for these as well.
 inline constexpr int kItemBytes = 24 * 1024;
 PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
-  return (data_bytes(k, v, dim) <= 160 ? 96 : 48) * 1024;
+  const int bytes = data_bytes(k, v, dim);
+  return (bytes > 160 && bytes <= 320 ? 48 : 96) * 1024;
 }
 
 /// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
