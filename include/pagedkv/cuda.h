@@ -36,7 +36,11 @@ std::size_t decode_workspace_bytes(const DecodeArgs& args);
 ///
 /// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options. Not on
 /// the batch, the block table, block_len, maxima, the device or whether a graph replays it.
-void decode(const DecodeArgs& args, Workspace workspace, Stream stream);
+void decode(const DecodeArgs& args, Workspace workspace, Validation validation, Stream stream);
+
+inline void decode(const DecodeArgs& args, Workspace workspace, Stream stream) {
+  decode(args, workspace, Validation::arguments, stream);
+}
 
 /// As pagedkv::cpu::merge_partials(); T f16, bf16 or f32.
 void merge_partials(const MergePartialsArgs& args, Stream stream);

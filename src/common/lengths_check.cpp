@@ -171,6 +171,16 @@ void check_lengths(const FlattenKvArgs& a) {
   for (std::int32_t b = 0; b < a.batch; ++b) check_blocks(kOwner, a.table, b, read_blocks(a, b));
 }
 
+BlockRange read_blocks(const AttentionArgs& a, std::int32_t b) {
+  const std::int32_t q_len = difference(a.cu_q, b);
+  const std::int32_t k_len = difference(a.cu_k, b);
+  if (q_len == 0) return {0, 0};
+  const core::Ownership ownership(a.cp);
+  // The oldest key that any of the new tokens sees.
+  const std::int32_t first = core::visible_keys(k_len - q_len, k_len, a.causal, a.window).first;
+  return {ownership.count(first) / a.layout.block_len, blocks_of(ownership.count(k_len), a.layout.block_len)};
+}
+
 void check_lengths(const AttentionArgs& a) {
   constexpr std::string_view kOwner = "AttentionArgs";
   if (a.batch == 0) return;
@@ -179,7 +189,6 @@ void check_lengths(const AttentionArgs& a) {
   if (a.cu_q[a.batch] > a.max_total_q) {
     reject_element(kOwner, "cu_q", a.batch, a.cu_q[a.batch], fmt::format("at most max_total_q = {}", a.max_total_q));
   }
-  const core::Ownership ownership(a.cp);
   for (std::int32_t b = 0; b < a.batch; ++b) {
     const std::int32_t q_len = difference(a.cu_q, b);
     const std::int32_t k_len = difference(a.cu_k, b);
@@ -191,11 +200,7 @@ void check_lengths(const AttentionArgs& a) {
       reject_element(kOwner, "cu_k", b + 1, a.cu_k[b + 1],
                      fmt::format("at most cu_k[{}] + max_k_len = {}", b, std::int64_t{a.cu_k[b]} + a.max_k_len));
     }
-    if (q_len == 0) continue;
-    // The oldest key that any of the new tokens sees.
-    const std::int32_t first = core::visible_keys(k_len - q_len, k_len, a.causal, a.window).first;
-    check_blocks(kOwner, a.table, b,
-                 {ownership.count(first) / a.layout.block_len, blocks_of(ownership.count(k_len), a.layout.block_len)});
+    check_blocks(kOwner, a.table, b, read_blocks(a, b));
   }
 }
 

@@ -30,6 +30,7 @@ struct BlockRange {
 /// Logical blocks of sequence b that write_kv writes into, and that flatten_kv reads.
 BlockRange written_blocks(const WriteKvArgs& args, std::int32_t b);
 BlockRange read_blocks(const FlattenKvArgs& args, std::int32_t b);
+BlockRange read_blocks(const AttentionArgs& args, std::int32_t b);
 
 /// Checks that no block is written for two logical blocks, of one sequence or of two. check_lengths() must have passed.
 void check_no_overlap(const WriteKvArgs& args);

@@ -126,4 +126,16 @@ void validate_contents(const FlattenKvArgs& args, Stream stream) {
   check_block_memory(kOwner, host, [&](std::int32_t b) { return common::read_blocks(host, b); });
 }
 
+void validate_contents(const AttentionArgs& args, Stream stream) {
+  if (args.batch == 0) return;
+  constexpr const char* kOwner = "AttentionArgs";
+  HostCopies copies(stream);
+  AttentionArgs host = args;
+  copies.fetch(host.cu_q, args.batch + 1, "cu_q");
+  copies.fetch(host.cu_k, args.batch + 1, "cu_k");
+  copies.fetch(host.table, args.batch, kOwner);
+  common::check_lengths(host);
+  check_block_memory(kOwner, host, [&](std::int32_t b) { return common::read_blocks(host, b); });
+}
+
 }  // namespace pagedkv::cuda

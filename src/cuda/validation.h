@@ -41,5 +41,6 @@ class HostCopies {
 /// @throws Error (invalid_argument) naming sequence, index and value
 void validate_contents(const WriteKvArgs& args, Stream stream);
 void validate_contents(const FlattenKvArgs& args, Stream stream);
+void validate_contents(const AttentionArgs& args, Stream stream);
 
 }  // namespace pagedkv::cuda

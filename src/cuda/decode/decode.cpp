@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "cuda/decode/partials.h"
 #include "cuda/device.h"
+#include "cuda/validation.h"
 
 namespace pagedkv::cuda {
 namespace {
@@ -41,7 +42,7 @@ std::size_t decode_workspace_bytes(const DecodeArgs& args) {
   return l.o_bytes + l.ml_bytes;
 }
 
-void decode(const DecodeArgs& args, Workspace workspace, Stream stream) {
+void decode(const DecodeArgs& args, Workspace workspace, Validation validation, Stream stream) {
   check_decode(args);
   const std::size_t need = decode_workspace_bytes(args);
   if (need > 0) {
@@ -49,6 +50,7 @@ void decode(const DecodeArgs& args, Workspace workspace, Stream stream) {
     common::check_at_least("Workspace", "bytes", static_cast<std::int64_t>(workspace.bytes),
                            static_cast<std::int64_t>(need));
   }
+  if (validation == Validation::full) validate_contents(args, stream);
   if (args.batch == 0 || args.max_total_q == 0) return;
 
   const auto table = impl::decode::kernels();

@@ -2,9 +2,11 @@
 // Queries as matrix fragments.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/decode/convert.cuh"
 #include "cuda/decode/params.h"
+#include "cuda/ptx/convert.cuh"
 #include "pagedkv/core/half.h"
 
 namespace pagedkv::cuda::impl::decode {
@@ -19,32 +21,13 @@ struct Queries {
   float scale[N][2];  ///< from products to log2 units
 };
 
-__device__ __forceinline__ std::uint32_t pack_f16(float lo, float hi) {
-  const __half2 h = __floats2half2_rn(lo, hi);
-  return *reinterpret_cast<const std::uint32_t*>(&h);
-}
-__device__ __forceinline__ std::uint32_t pack_bf16(float lo, float hi) {
-  const __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);
-  return *reinterpret_cast<const std::uint32_t*>(&h);
-}
+/// Two floats as the operand type of a product.
 template <bool Bf16>
-__device__ __forceinline__ std::uint32_t pack(float lo, float hi) {
-  if constexpr (Bf16) {
-    return pack_bf16(lo, hi);
-  } else {
-    return pack_f16(lo, hi);
-  }
+__device__ __forceinline__ std::uint32_t pack(float low, float high) {
+  return ptx::pack<std::conditional_t<Bf16, bfloat16_t, half_t>>(low, high);
 }
 
-/// Two values of T from one word.
-template <class T>
-__device__ __forceinline__ float2 unpack(std::uint32_t w) {
-  if constexpr (dtype_of<T> == DType::bf16) {
-    return {__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u)};
-  } else {
-    return __half22float2(*reinterpret_cast<const __half2*>(&w));
-  }
-}
+using ptx::unpack;
 
 /// The words of a lane's row as they lie in memory, on their way.
 template <int N, int D>

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <numeric>
 #include <random>
 
@@ -85,7 +83,7 @@ class StreamOwner {
 void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bool graph) {
   const StreamOwner stream;
   if (!graph) {
-    pagedkv::cuda::decode(args, workspace, stream.get());
+    pagedkv::cuda::decode(args, workspace, pagedkv::cuda::Validation::full, stream.get());
   } else {
     cudaGraph_t captured = nullptr;
     cudaGraphExec_t executable = nullptr;
@@ -103,16 +101,6 @@ void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bo
 }
 
 }  // namespace
-
-bool have_device() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
-
-bool device_required() {
-  const char* required = std::getenv("PAGEDKV_REQUIRE_GPU");
-  return required != nullptr && std::strcmp(required, "1") == 0;
-}
 
 ops::Result run(ops::Case& c, const Call& call) {
   OnDevice on(c);

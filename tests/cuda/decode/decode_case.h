@@ -29,14 +29,4 @@ ops::Result run(ops::Case& c, const Call& call = {});
 /// together (2-norm) must stay below the same half ulp.
 void expect_close(const ops::CaseSpec& spec, const ops::Result& got, const ops::Case::Expected& want);
 
-/// Whether there is a device; without one the test is skipped, or fails if PAGEDKV_REQUIRE_GPU is 1.
-bool have_device();
-bool device_required();
-
 }  // namespace decode_test
-
-#define DECODE_NEEDS_DEVICE()                                                                           \
-  if (!decode_test::have_device()) {                                                                    \
-    if (decode_test::device_required()) FAIL() << "PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device"; \
-    GTEST_SKIP() << "no CUDA device";                                                                   \
-  }

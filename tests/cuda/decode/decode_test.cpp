@@ -6,9 +6,12 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "cuda/decode/decode_case.h"
 #include "cuda/device_memory.h"
+#include "cuda/device_ops.h"
 #include "pagedkv/error.h"
 
 namespace {
@@ -46,7 +49,7 @@ void check(const CaseSpec& spec) {
 }
 
 TEST(GpuDecode, TypesAndFormats) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const DType type : kTypes) {
     for (const KvType k : kFormats) {
       for (const KvType v : kFormats) check(base(type, {k, v}, 128, 4, 1));
@@ -55,7 +58,7 @@ TEST(GpuDecode, TypesAndFormats) {
 }
 
 TEST(GpuDecode, HeadDims) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const int d : {64, 96, 192, 256}) {
     for (const KvType k : kFormats) {
       check(base(DType::f16, {k, k}, d, 3, 1));
@@ -67,14 +70,14 @@ TEST(GpuDecode, HeadDims) {
 }
 
 TEST(GpuDecode, HeadRatios) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const auto& [q, kv] : {std::pair{1, 1}, {3, 3}, {2, 1}, {9, 3}, {5, 1}, {8, 1}, {16, 1}, {33, 1}}) {
     check(base(DType::f16, {KvType::int8, KvType::int8}, 64, q, kv));
   }
 }
 
 TEST(GpuDecode, Options) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const KvType k : kFormats) {
     for (const int window : {0, 1, 7, 64, 300}) {
       for (const float softcap : {0.0F, 1.5F}) {
@@ -95,7 +98,7 @@ TEST(GpuDecode, Options) {
 }
 
 TEST(GpuDecode, BlockLengths) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const int len : {16, 32, 128}) {
     for (const KvType k : kFormats) {
       CaseSpec s = base(DType::f16, {k, k}, 128, 2, 1);
@@ -109,7 +112,7 @@ TEST(GpuDecode, BlockLengths) {
 }
 
 TEST(GpuDecode, SharedRows) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const DType type : kTypes) {
     for (const KvType k : kFormats) {
       CaseSpec s = base(type, {k, k}, 576, 16, 1);
@@ -123,7 +126,7 @@ TEST(GpuDecode, SharedRows) {
 }
 
 TEST(GpuDecode, ContextParallel) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const int size : {2, 3}) {
     for (int rank = 0; rank < size; ++rank) {
       for (const int interleave : {1, 16}) {
@@ -142,7 +145,7 @@ TEST(GpuDecode, ContextParallel) {
 /// Everything that must not change a sequence's bits: neighbours, their order, block order and length, table kind,
 /// stated maxima, a graph.
 TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const KvType k : kFormats) {
     CaseSpec alone = base(DType::f16, {k, k}, 128, 4, 1);
     alone.lengths = {{1, 2300, 11}};
@@ -181,7 +184,7 @@ TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
 }
 
 TEST(GpuDecode, FinishedSequencesGiveZeros) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 128, 4, 1);
   s.lengths = {{1, 300, 0}, {2, 90, 1}, {1, 2600, 2}};
   Case c(s);
@@ -201,7 +204,7 @@ TEST(GpuDecode, FinishedSequencesGiveZeros) {
 /// A tree of three branches: each new token sees itself, its ancestors and the history. The same as a sequence that
 /// holds those tokens alone.
 TEST(GpuDecode, TreeMask) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   for (const KvType k : kFormats) {
     CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
     s.lengths = {{5, 133, 0}};
@@ -228,7 +231,7 @@ TEST(GpuDecode, TreeMask) {
 
 /// Log-n scaling is a factor on the softmax scale of late queries.
 TEST(GpuDecode, LogN) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 64, 2, 1);
   s.lengths = {{1, 901, 0}};
   Case plain(s);
@@ -243,7 +246,7 @@ TEST(GpuDecode, LogN) {
 }
 
 TEST(GpuDecode, MergedRanksGiveTheWhole) {
-  DECODE_NEEDS_DEVICE();
+  PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {}, 128, 4, 1);
   s.lengths = {{1, 1, 0}, {2, 700, 1}, {1, 2900, 2}};
   s.sinks = true;
@@ -282,6 +285,51 @@ TEST(GpuDecode, MergedRanksGiveTheWhole) {
   got.o.assign(got_o.begin(), got_o.end());
   got.lse.assign(got_lse.begin(), got_lse.end());
   decode_test::expect_close(s, got, want);
+}
+
+/// The cases above run with Validation::full as well; here it has something to find.
+TEST(GpuDecode, FullValidationNamesTheEntry) {
+  PAGEDKV_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {}, 128, 4, 1);
+  s.lengths = {{1, 300, 0}, {1, 90, 1}};
+  Case c(s);
+  pagedkv::AttentionArgs a = c.args();
+  const std::vector<std::int32_t> cu_q = {0, 1, 2};
+  std::vector<std::int32_t> cu_k = {0, 300, 290};
+  const std::vector<std::int32_t> cu_blocks = {0, 5, 7};
+  std::vector<std::int32_t> indices = {0, 1, 2, 3, 4, 5, 6};
+  const support::DeviceBuffer device_cu_q = support::to_device(cu_q);
+  support::DeviceBuffer device_cu_k = support::to_device(cu_k);
+  const support::DeviceBuffer device_blocks = support::to_device(cu_blocks);
+  support::DeviceBuffer device_indices = support::to_device(indices);
+  const support::DeviceBuffer slab(7 * static_cast<std::size_t>(a.layout.block_bytes));
+  const support::DeviceBuffer rows(8 * 128 * 2);
+  a.cu_q = device_cu_q.as<std::int32_t>();
+  a.cu_k = device_cu_k.as<std::int32_t>();
+  a.table = {};
+  a.table.indices = device_indices.as<std::int32_t>();
+  a.table.cu_blocks = device_blocks.as<std::int32_t>();
+  a.table.slab = slab.data();
+  a.table.slab_blocks = 7;
+  a.q = rows.data();
+  a.o = rows.data();
+  const support::DeviceBuffer memory(pagedkv::cuda::decode_workspace_bytes(a));
+  const auto rejected = [&] {
+    try {
+      pagedkv::cuda::decode(a, {memory.data(), memory.bytes()}, pagedkv::cuda::Validation::full, nullptr);
+    } catch (const pagedkv::Error& e) {
+      return e.argument();
+    }
+    return std::string("nothing");
+  };
+  EXPECT_EQ(rejected(), "AttentionArgs.cu_k[2]");
+  cu_k[2] = 390;
+  device_cu_k.set(cu_k.data());
+  EXPECT_EQ(rejected(), "nothing");
+  indices[6] = 7;
+  device_indices.set(indices.data());
+  EXPECT_EQ(rejected(), "AttentionArgs.table.indices[6]");
+  support::cuda_ok(cudaDeviceSynchronize());
 }
 
 TEST(GpuDecode, BadArgumentsThrowBeforeTheLaunch) {

@@ -2,8 +2,8 @@
 #include <string>
 #include <vector>
 
-#include "cuda/decode/decode_case.h"
 #include "cuda/device_memory.h"
+#include "cuda/device_ops.h"
 #include "golden/decode_backend.h"
 #include "pagedkv/cuda.h"
 
@@ -43,8 +43,8 @@ double probability_error() {
 }
 
 std::string why_not_run() {
-  if (decode_test::have_device()) return {};
-  if (decode_test::device_required()) throw std::runtime_error("PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device");
+  if (support::have_device()) return {};
+  if (support::device_required()) throw std::runtime_error("PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device");
   return "no CUDA device";
 }
 

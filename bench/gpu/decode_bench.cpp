@@ -1,0 +1,318 @@
+// Decode attention on the GPU, beside the read-only bandwidth measured in the same run. Prints a table and writes JSON.
+
+#include <cuda_runtime_api.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bench/gpu/measure.h"
+#include "pagedkv/cache_config.h"
+#include "pagedkv/core/half.h"
+#include "pagedkv/cuda.h"
+
+namespace {
+
+using pagedkv::DType;
+using pagedkv::KvType;
+
+struct Work {
+  std::string name;
+  std::vector<int> k_len;
+  int q_len = 1;
+  int q_heads = 32;
+  int kv_heads = 8;
+  int head_dim = 128;
+  int block_len = 64;
+  DType dtype = DType::f16;
+  KvType stored = KvType::same;
+};
+
+/// Replays go round layers that hold this much together, several times the L2 cache.
+constexpr double kColdBytes = 400e6;
+constexpr int kMaxLayers = 64;
+constexpr double kBytesPerGraph = 4e9;
+
+std::vector<std::int32_t> cumulative(const std::vector<int>& lengths) {
+  std::vector<std::int32_t> cu(lengths.size() + 1, 0);
+  std::partial_sum(lengths.begin(), lengths.end(), cu.begin() + 1);
+  return cu;
+}
+
+void cuda_ok(cudaError_t status) {
+  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
+}
+
+std::uint16_t bits(DType dtype, float x) {
+  return dtype == DType::bf16 ? pagedkv::core::from_float<pagedkv::bfloat16_t>(x).bits
+                              : pagedkv::core::from_float<pagedkv::half_t>(x).bits;
+}
+
+/// A filled cache in pseudo-random block order, queries and outputs.
+class Set {
+ public:
+  explicit Set(const Work& w) {
+    const double tokens = std::accumulate(w.k_len.begin(), w.k_len.end(), 0.0);
+    pagedkv::CacheConfig config;
+    config.kv_heads = w.kv_heads;
+    config.head_dim = w.head_dim;
+    config.block_len = w.block_len;
+    config.dtype = w.dtype;
+    config.format = {w.stored, w.stored};
+    config.shared_kv = w.head_dim == 576;
+    const pagedkv::BlockLayout one = pagedkv::make_layout(config);
+    cache_bytes = tokens * static_cast<double>(one.layer_bytes) / w.block_len;
+    layers = std::clamp(static_cast<int>(kColdBytes / cache_bytes), cache_bytes < kColdBytes / 3 ? 2 : 1, kMaxLayers);
+    config.layers = layers;
+    layout_ = pagedkv::make_layout(config);
+
+    std::vector<int> blocks(w.k_len.size());
+    for (std::size_t b = 0; b < blocks.size(); ++b) blocks[b] = (w.k_len[b] + w.block_len - 1) / w.block_len;
+    const auto cu_blocks = cumulative(blocks);
+    const auto count = static_cast<std::size_t>(cu_blocks.back());
+    std::vector<std::int32_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    std::mt19937 random(7);
+    std::shuffle(order.begin(), order.end(), random);
+    slab_ = bench::Buffer(count * static_cast<std::size_t>(layout_.block_bytes));
+    slab_.fill_random(w.dtype == DType::bf16, 1);
+    fill_parameters(count, random);
+
+    const std::vector<int> q_len(w.k_len.size(), w.q_len);
+    const auto cu_q = cumulative(q_len);
+    const auto cu_k = cumulative(w.k_len);
+    cu_q_ = bench::to_device(cu_q);
+    cu_k_ = bench::to_device(cu_k);
+    cu_blocks_ = bench::to_device(cu_blocks);
+    table_ = bench::to_device(order);
+    const auto rows = static_cast<std::size_t>(cu_q.back()) * static_cast<std::size_t>(w.q_heads);
+    const int v_dim = config.shared_kv ? 512 : w.head_dim;
+    q_ = bench::Buffer(rows * static_cast<std::size_t>(w.head_dim) * 2);
+    q_.fill_random(w.dtype == DType::bf16, 2);
+    o_ = bench::Buffer(rows * static_cast<std::size_t>(v_dim) * 2);
+    bytes = cache_bytes + static_cast<double>(q_.bytes() + o_.bytes());
+
+    args.layout = layout_;
+    args.table.indices = table_.as<std::int32_t>();
+    args.table.slab = slab_.as<char>();
+    args.table.slab_blocks = static_cast<std::int32_t>(count);
+    args.table.cu_blocks = cu_blocks_.as<std::int32_t>();
+    args.batch = static_cast<std::int32_t>(w.k_len.size());
+    args.cu_q = cu_q_.as<std::int32_t>();
+    args.cu_k = cu_k_.as<std::int32_t>();
+    args.max_total_q = cu_q.back();
+    args.max_q_len = w.q_len;
+    args.max_k_len = *std::max_element(w.k_len.begin(), w.k_len.end());
+    args.q_heads = w.q_heads;
+    args.q = q_.as<char>();
+    args.q_strides = pagedkv::packed_strides(w.q_heads, w.head_dim);
+    args.o = o_.as<char>();
+    args.o_strides = pagedkv::packed_strides(w.q_heads, v_dim);
+    args.v_dim = config.shared_kv ? v_dim : 0;
+    args.v_offset = config.shared_kv ? w.head_dim - v_dim : 0;
+    workspace_ = bench::Buffer(pagedkv::cuda::decode_workspace_bytes(args));
+    workspace = {workspace_.as<char>(), workspace_.bytes()};
+
+    const auto new_rows = static_cast<std::size_t>(cu_q.back()) * static_cast<std::size_t>(w.kv_heads);
+    new_ = bench::Buffer(new_rows * static_cast<std::size_t>(w.head_dim) * 2);
+    new_.fill_random(w.dtype == DType::bf16, 3);
+    write.layout = layout_;
+    write.table = args.table;
+    write.batch = args.batch;
+    write.cu_q = args.cu_q;
+    write.cu_k = args.cu_k;
+    write.max_total_q = args.max_total_q;
+    write.k = new_.as<char>();
+    write.v = config.shared_kv ? nullptr : new_.as<char>();
+    write.strides = pagedkv::packed_strides(w.kv_heads, w.head_dim);
+  }
+
+  pagedkv::WriteKvArgs write;  ///< of the new tokens
+  pagedkv::DecodeArgs args;
+  pagedkv::Workspace workspace;
+  double cache_bytes = 0;  ///< of the tokens of one layer
+  double bytes = 0;        ///< with q and o: what one call must move
+  int layers = 1;
+
+ private:
+  /// Scales and zeros as values of a standard deviation near 1 would get them.
+  void fill_parameters(std::size_t blocks, std::mt19937& random) {
+    const auto width = static_cast<std::size_t>(layout_.layer_bytes - layout_.param_offset);
+    if (width == 0) return;
+    const auto regions = blocks * static_cast<std::size_t>(layers);
+    const float steps = layout_.format.k == KvType::int8 ? 255.0F : 15.0F;
+    std::uniform_real_distribution<float> range(4.0F, 6.0F);
+    std::vector<std::uint16_t> values(regions * width / 2);
+    for (std::size_t i = 0; i < values.size(); i += 2) {
+      const float r = range(random);
+      values[i] = bits(layout_.dtype, r / steps);
+      values[i + 1] = bits(layout_.dtype, -r / 2);
+    }
+    cuda_ok(cudaMemcpy2D(slab_.as<char>() + layout_.param_offset, static_cast<std::size_t>(layout_.layer_bytes),
+                         values.data(), width, width, regions, cudaMemcpyHostToDevice));
+  }
+
+  pagedkv::BlockLayout layout_;
+  bench::Buffer slab_, cu_q_, cu_k_, cu_blocks_, table_, q_, o_, workspace_, new_;
+};
+
+/// Lengths between 100 and 16384, spread evenly over their logarithm.
+std::vector<int> ragged() {
+  std::mt19937 random(5);
+  std::uniform_real_distribution<double> exponent(std::log(100.0), std::log(16384.0));
+  std::vector<int> k_len(256);
+  for (int& k : k_len) k = static_cast<int>(std::exp(exponent(random)));
+  return k_len;
+}
+
+std::vector<Work> works() {
+  constexpr KvType kStored[] = {KvType::same, KvType::int8, KvType::int4};
+  std::vector<Work> all;
+  const auto table = [&](const char* suffix, int q_heads, int kv_heads, int head_dim, DType dtype) {
+    const std::pair<const char*, std::vector<int>> rows[] = {{"64 x 8192", std::vector<int>(64, 8192)},
+                                                             {"8 x 32768", std::vector<int>(8, 32768)},
+                                                             {"1 x 131072", {131072}},
+                                                             {"256 ragged", ragged()},
+                                                             {"1 x 1024", {1024}}};
+    for (const auto& [name, k_len] : rows) {
+      for (const KvType stored : kStored) {
+        all.push_back({std::string(name) + suffix, k_len, 1, q_heads, kv_heads, head_dim, 64, dtype, stored});
+      }
+    }
+  };
+  table("", 32, 8, 128, DType::f16);
+  table("", 32, 8, 128, DType::bf16);
+  table(", 64/8 heads", 64, 8, 128, DType::f16);
+  table(", 9/3 heads of 64", 9, 3, 64, DType::f16);
+  for (const KvType stored : kStored) {
+    all.push_back({"8 x 32768, 4 new", std::vector<int>(8, 32768), 4, 32, 8, 128, 64, DType::f16, stored});
+    for (const int q_heads : {8, 64, 128}) {
+      all.push_back({"8 x 8192, " + std::to_string(q_heads) + "/1 heads", std::vector<int>(8, 8192), 1, q_heads, 1, 128,
+                     64, DType::f16, stored});
+    }
+    for (const int q_heads : {16, 128}) {
+      all.push_back({"8 x 8192, MLA " + std::to_string(q_heads) + " heads", std::vector<int>(8, 8192), 1, q_heads, 1,
+                     576, 64, DType::f16, stored});
+    }
+    all.push_back({"64 x 8192, MHA", std::vector<int>(64, 8192), 1, 8, 8, 128, 64, DType::f16, stored});
+    for (const int block_len : {16, 32, 128}) {
+      all.push_back({"64 x 8192, blocks of " + std::to_string(block_len), std::vector<int>(64, 8192), 1, 32, 8, 128,
+                     block_len, DType::f16, stored});
+    }
+    for (const int head_dim : {96, 192, 256}) {
+      all.push_back({"64 x 8192, head_dim " + std::to_string(head_dim), std::vector<int>(64, 8192), 1, 32, 8, head_dim,
+                     64, DType::f16, stored});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  CLI::App app("Decode attention on the GPU");
+  std::string out;
+  std::string date;
+  std::string commit;
+  std::string driver;
+  std::string clocks;
+  std::string only;
+  int replays = 11;
+  app.add_option("--out", out, "JSON file to write");
+  app.add_option("--date", date, "recorded in the JSON");
+  app.add_option("--commit", commit, "recorded in the JSON");
+  app.add_option("--driver", driver, "recorded in the JSON");
+  app.add_option("--clocks", clocks, "recorded in the JSON");
+  app.add_option("--replays", replays, "graph replays per measurement")->check(CLI::PositiveNumber);
+  app.add_option("--only", only, "works whose name contains this");
+  CLI11_PARSE(app, argc, argv);
+
+  const bench::DeviceInfo d = bench::device_info();
+  double read = 0;
+  for (const std::size_t mib : {512U, 1024U, 2048U}) {
+    read = std::max(read, bench::measure_bandwidth(std::size_t{mib} << 20).read);
+  }
+  nlohmann::json json{{"benchmark", "gpu_decode"},
+                      {"device", d.name},
+                      {"multiprocessors", d.multiprocessors},
+                      {"l2_bytes", d.l2_bytes},
+                      {"cuda_driver", d.driver},
+                      {"cuda_runtime", d.runtime},
+                      {"driver", driver},
+                      {"date", date},
+                      {"commit", commit},
+                      {"clocks", clocks},
+                      {"replays", replays},
+                      {"read_bandwidth", read}};
+  std::printf("%s, %d SMs, read-only %.3f TB/s\n%-34s %5s %5s %9s %19s %7s %8s %9s\n", d.name.c_str(),
+              d.multiprocessors, read / 1e12, "work", "T", "cache", "us", "p10 .. p90", "TB/s", "of read", "+ write");
+  // Twice over everything: where the memory of a process's first works lies can cost them 10 %, so the second round
+  // counts.
+  std::vector<double> first_round;
+  for (int round = 0; round < 2; ++round) {
+    std::size_t index = 0;
+    for (const Work& w : works()) {
+      if (w.name.find(only) == std::string::npos) continue;
+      const Set set(w);
+      const int launches = std::clamp(static_cast<int>(kBytesPerGraph / set.bytes), 2, 40);
+      const auto decode = [&](int i, pagedkv::cuda::Stream stream) {
+        pagedkv::DecodeArgs args = set.args;
+        args.layer = i % set.layers;
+        pagedkv::cuda::decode(args, set.workspace, stream);
+      };
+      const auto step = [&](int i, pagedkv::cuda::Stream stream) {
+        pagedkv::WriteKvArgs write = set.write;
+        write.layer = i % set.layers;
+        pagedkv::cuda::write_kv(write, stream);
+        decode(i, stream);
+      };
+      const bench::Timing t = bench::time_graph(launches, replays, decode);
+      if (round == 0) {
+        first_round.push_back(t.median);
+        continue;
+      }
+      const bench::Timing with_write = bench::time_graph(launches, replays, step);
+      const double rate = set.bytes / (t.median * 1e-6);
+      std::printf("%-34s %5s %5s %9.2f %9.2f %9.2f %7.3f %8.3f %9.2f\n", w.name.c_str(), name(w.dtype), name(w.stored),
+                  t.median, t.p10, t.p90, rate / 1e12, rate / read, with_write.median);
+      std::fflush(stdout);
+      json["results"].push_back({{"work", w.name},
+                                 {"dtype", name(w.dtype)},
+                                 {"stored", name(w.stored)},
+                                 {"q_len", w.q_len},
+                                 {"q_heads", w.q_heads},
+                                 {"kv_heads", w.kv_heads},
+                                 {"head_dim", w.head_dim},
+                                 {"block_len", w.block_len},
+                                 {"bytes", set.bytes},
+                                 {"us", t.median},
+                                 {"us_p10", t.p10},
+                                 {"us_p90", t.p90},
+                                 {"us_first_round", first_round[index++]},
+                                 {"us_with_write", with_write.median},
+                                 {"bytes_per_second", rate},
+                                 {"of_read_bandwidth", rate / read}});
+    }
+  }
+  if (!out.empty()) {
+    std::ofstream file(out);
+    file << json.dump(1) << '\n';
+    if (!file.flush()) {
+      std::cerr << "cannot write " << out << '\n';
+      return 1;
+    }
+  }
+  return 0;
+} catch (const std::exception& e) {
+  std::cerr << e.what() << '\n';
+  return 1;
+}
