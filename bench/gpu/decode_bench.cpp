@@ -1,7 +1,5 @@
 // Decode attention on the GPU, beside the read-only bandwidth measured in the same run. Prints a table and writes JSON.
 
-#include <cuda_runtime_api.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -11,13 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bench/gpu/measure.h"
 #include "pagedkv/cache_config.h"
-#include "pagedkv/core/half.h"
 #include "pagedkv/cuda.h"
 
 namespace {
@@ -48,15 +44,6 @@ std::vector<std::int32_t> cumulative(const std::vector<int>& lengths) {
   return cu;
 }
 
-void cuda_ok(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
-}
-
-std::uint16_t bits(DType dtype, float x) {
-  return dtype == DType::bf16 ? pagedkv::core::from_float<pagedkv::bfloat16_t>(x).bits
-                              : pagedkv::core::from_float<pagedkv::half_t>(x).bits;
-}
-
 /// A filled cache in pseudo-random block order, queries and outputs.
 class Set {
  public:
@@ -84,8 +71,6 @@ class Set {
     std::mt19937 random(7);
     std::shuffle(order.begin(), order.end(), random);
     slab_ = bench::Buffer(count * static_cast<std::size_t>(layout_.block_bytes));
-    slab_.fill_random(w.dtype == DType::bf16, 1);
-    fill_parameters(count, random);
 
     const std::vector<int> q_len(w.k_len.size(), w.q_len);
     const auto cu_q = cumulative(q_len);
@@ -134,6 +119,7 @@ class Set {
     write.k = new_.as<char>();
     write.v = config.shared_kv ? nullptr : new_.as<char>();
     write.strides = pagedkv::packed_strides(w.kv_heads, w.head_dim);
+    fill(cu_k.back());
   }
 
   pagedkv::WriteKvArgs write;  ///< of the new tokens
@@ -144,21 +130,18 @@ class Set {
   int layers = 1;
 
  private:
-  /// Scales and zeros as values of a standard deviation near 1 would get them.
-  void fill_parameters(std::size_t blocks, std::mt19937& random) {
-    const auto width = static_cast<std::size_t>(layout_.layer_bytes - layout_.param_offset);
-    if (width == 0) return;
-    const auto regions = blocks * static_cast<std::size_t>(layers);
-    const float steps = layout_.format.k == KvType::int8 ? 255.0F : 15.0F;
-    std::uniform_real_distribution<float> range(4.0F, 6.0F);
-    std::vector<std::uint16_t> values(regions * width / 2);
-    for (std::size_t i = 0; i < values.size(); i += 2) {
-      const float r = range(random);
-      values[i] = bits(layout_.dtype, r / steps);
-      values[i + 1] = bits(layout_.dtype, -r / 2);
-    }
-    cuda_ok(cudaMemcpy2D(slab_.as<char>() + layout_.param_offset, static_cast<std::size_t>(layout_.layer_bytes),
-                         values.data(), width, width, regions, cudaMemcpyHostToDevice));
+  /// Writes random keys and values for every token of every layer.
+  void fill(std::int64_t tokens) {
+    const auto elements = static_cast<std::size_t>(tokens) * static_cast<std::size_t>(layout_.kv_heads) *
+                          static_cast<std::size_t>(layout_.head_dim);
+    bench::Buffer rows(elements * 2);
+    rows.fill_random(layout_.dtype == DType::bf16, 4);
+    pagedkv::WriteKvArgs all = write;
+    all.cu_q = all.cu_k;
+    all.max_total_q = tokens;
+    all.k = rows.as<char>();
+    all.v = layout_.shared_kv ? nullptr : rows.as<char>();
+    for (all.layer = 0; all.layer < layers; ++all.layer) pagedkv::cuda::write_kv(all, nullptr);
   }
 
   pagedkv::BlockLayout layout_;
