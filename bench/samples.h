@@ -2,6 +2,7 @@
 // Repeated measurements of one quantity.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -18,7 +19,7 @@ class Samples {
   double quantile(double q) const {
     std::vector<double> sorted = values_;
     std::sort(sorted.begin(), sorted.end());
-    return sorted[static_cast<std::size_t>(q * static_cast<double>(sorted.size() - 1) + 0.5)];
+    return sorted[static_cast<std::size_t>(std::lround(q * static_cast<double>(sorted.size() - 1)))];
   }
 
  private:
