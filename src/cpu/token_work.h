@@ -14,7 +14,7 @@ namespace pagedkv::cpu {
 class TokenWork {
  public:
   /// Bytes that one piece should touch at least: enough to hide what handing it out costs, few enough to stay in L2.
-  static constexpr std::int64_t kPieceBytes = 64 * 1024;
+  static constexpr std::int64_t kPieceBytes = 256 * 1024;
 
   /// @param cu [batch+1] cumulative tokens, not decreasing
   /// @param head_bytes bytes of one head of one token
