@@ -17,7 +17,11 @@ namespace {
 using pagedkv::DType;
 using pagedkv::KvType;
 
-class Golden : public testing::TestWithParam<CacheCase> {};
+class Golden : public testing::TestWithParam<CacheCase> {
+  void SetUp() override {
+    if (const std::string reason = cache_backend.why_not_run(); !reason.empty()) GTEST_SKIP() << reason;
+  }
+};
 class GoldenFlat : public Golden {};        // flattened rows were recorded
 class GoldenSame : public Golden {};        // 16-bit data, no codes
 class GoldenQuantised : public Golden {};   // codes and parameters

@@ -37,7 +37,7 @@ struct DecodeCase {
 };
 
 std::vector<DecodeCase> decode_cases() {
-  std::ifstream file(std::string(PAGEDKV_GOLDEN_DATA) + "/manifest.jsonl");
+  std::ifstream file(data_folder() + "/manifest.jsonl");
   std::vector<DecodeCase> cases;
   for (std::string line; std::getline(file, line);) {
     const auto j = nlohmann::json::parse(line);
@@ -52,7 +52,7 @@ std::vector<DecodeCase> decode_cases() {
 }
 
 support::NpyArray read(const std::string& name) {
-  return support::read_npy(std::string(PAGEDKV_GOLDEN_DATA) + "/" + name + ".npy");
+  return support::read_npy(data_folder() + "/" + name + ".npy");
 }
 
 double element(const support::NpyArray& a, std::int64_t i) {

@@ -2,18 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <stdexcept>
 
 #include "pagedkv/cache_config.h"
-#include "pagedkv/cpu.h"
 
 namespace golden {
+
+std::string data_folder() {
+  const char* folder = std::getenv("PAGEDKV_GOLDEN_DATA");
+  return folder != nullptr ? folder : PAGEDKV_GOLDEN_DATA;
+}
+
 namespace {
 
-const std::string kFolder = PAGEDKV_GOLDEN_DATA;
+const std::string kFolder = data_folder();
 
 pagedkv::RopeParams rope_params(const nlohmann::json& j) {
   pagedkv::RopeParams p;
@@ -155,7 +161,7 @@ void write_case(const CacheCase& c, const Cache& cache) {
     }
     if (is_new) a.rope = pagedkv::make_rope_table(c.rope, c.layout.head_dim);
     if (!c.readonly_blocks.empty()) a.readonly_blocks = c.readonly_blocks.data();
-    pagedkv::cpu::write_kv(a);
+    cache_backend.write_kv(a);
   };
   const support::NpyArray history = c.input("hist");
   if (history.count() > 0) write(history, c.history, c.history, false);
@@ -173,7 +179,7 @@ std::vector<char> flatten_case(const CacheCase& c, const Cache& cache) {
   a.v = flat.data() + sum_k * dim * 2;
   a.strides = {0, dim, dim, 2 * sum_k * dim};
   a.cp = c.cp;
-  pagedkv::cpu::flatten_kv(a);
+  cache_backend.flatten_kv(a);
   return flat;
 }
 

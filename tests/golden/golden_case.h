@@ -5,10 +5,25 @@
 #include <string>
 #include <vector>
 
+#include "pagedkv/cpu.h"
 #include "pagedkv/ops.h"
 #include "support/npy.h"
 
 namespace golden {
+
+/// Where the recordings are: the environment variable PAGEDKV_GOLDEN_DATA, or the source tree that this was built from.
+std::string data_folder();
+
+/// The backend that write_case() and flatten_case() run; a test may put another in its place.
+struct CacheBackend {
+  void (*write_kv)(const pagedkv::WriteKvArgs&) = [](const pagedkv::WriteKvArgs& a) { pagedkv::cpu::write_kv(a); };
+  void (*flatten_kv)(const pagedkv::FlattenKvArgs&) = [](const pagedkv::FlattenKvArgs& a) {
+    pagedkv::cpu::flatten_kv(a);
+  };
+  /// Empty, or why the backend cannot run here.
+  std::string (*why_not_run)() = [] { return std::string(); };
+};
+inline CacheBackend cache_backend;
 
 /// One cache case of the manifest.
 struct CacheCase {
