@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <thread>
 
 #include "check.h"
@@ -191,7 +192,9 @@ void make_matmul_threads_sleep(char** argv) {
   const char* const setting = "OMP_WAIT_POLICY";
   if (std::getenv(setting) != nullptr) return;
   setenv(setting, "passive", 1);
-  execv("/proc/self/exe", argv);  // if that fails, the run goes on and is only slower
+  std::error_code unreadable;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", unreadable);
+  execv(self.c_str(), argv);  // if that fails, the run goes on and is only slower
 }
 
 }  // namespace
