@@ -103,7 +103,7 @@ HWY_NOINLINE void scores(const float* q, std::size_t head_dim, const char* const
       }
       alignas(64) float out[kLanes];
       hn::Store(sums(flat), df, out);
-      for (int r = 0; r < R; ++r) std::memcpy(s + r * kTile + t, out + r * kTokens, kTokens * sizeof(float));
+      for (std::size_t r = 0; r < R; ++r) std::memcpy(s + r * kTile + t, out + r * kTokens, kTokens * sizeof(float));
     } else {
       for (int r = 0; r < R; ++r) s[r * kTile + static_cast<std::ptrdiff_t>(t)] = sum(acc[r][0]);
     }
