@@ -12,8 +12,4 @@ void check(cudaError_t status, const char* call) {
               "");
 }
 
-void check_launch(const char* kernel) {
-  check(cudaGetLastError(), kernel);
-}
-
 }  // namespace pagedkv::cuda

@@ -7,16 +7,11 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/arithmetic.cuh"
 #include "pagedkv/core/hd.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv::cuda::impl::decode {
-
-__device__ __forceinline__ std::uint32_t and_or(std::uint32_t x, std::uint32_t mask, std::uint32_t bits) {
-  std::uint32_t r;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
-  return r;
-}
 
 inline constexpr std::uint32_t kOnes = 0x3c003c00u;  // f16 1.0, twice
 
@@ -41,7 +36,7 @@ template <>
 struct Convert<KvType::int8> {
   static constexpr int kPairs = 2;
   __device__ static void pairs(std::uint32_t w, std::uint32_t (&f)[2]) {
-    f[0] = and_or(w, 0x00ff00ffu, 0x64006400u);
+    f[0] = ptx::and_or(w, 0x00ff00ffu, 0x64006400u);
     f[1] = __byte_perm(w, 0x64646464u, 0x4341);
   }
   PAGEDKV_HD_CONSTEXPR static float offset(int) { return 1024.0F; }
@@ -56,10 +51,10 @@ struct Convert<KvType::int4> {
   static constexpr int kPairs = 4;
   __device__ static void pairs(std::uint32_t w, std::uint32_t (&f)[4]) {
     const std::uint32_t h = w >> 8;
-    f[0] = and_or(w, 0x000f000fu, 0x64006400u);
-    f[1] = and_or(w, 0x00f000f0u, 0x54005400u);
-    f[2] = and_or(h, 0x000f000fu, 0x64006400u);
-    f[3] = and_or(h, 0x00f000f0u, 0x54005400u);
+    f[0] = ptx::and_or(w, 0x000f000fu, 0x64006400u);
+    f[1] = ptx::and_or(w, 0x00f000f0u, 0x54005400u);
+    f[2] = ptx::and_or(h, 0x000f000fu, 0x64006400u);
+    f[3] = ptx::and_or(h, 0x00f000f0u, 0x54005400u);
   }
   PAGEDKV_HD_CONSTEXPR static float offset(int i) { return i % 2 == 0 ? 1024.0F : 64.0F; }
   PAGEDKV_HD_CONSTEXPR static int key_first(int i) { return 2 * i; }

@@ -1,18 +1,16 @@
 #pragma once
 // Launches of the decode kernels; instantiated by the generated files.
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/check.h"
 #include "cuda/decode/decode.h"
 #include "cuda/decode/fold.cuh"
 #include "cuda/decode/kernel.cuh"
 #include "cuda/decode/partials.h"
 #include "cuda/device.h"
+#include "cuda/launch.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -62,23 +60,6 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   return p;
 }
 
-/// A launch that may start while the kernel before it ends; the kernel waits for it before it reads anything.
-template <class... Expected, class... Given>
-void launch_after(void (*kernel)(Expected...), unsigned ctas, unsigned threads, std::size_t shared, Stream stream,
-                  int arch, const Given&... args) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(ctas);
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = arch >= 90 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, args...), "decode");
-}
-
 template <class Kernel>
 void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream stream) {
   using T = typename Kernel::T;
@@ -102,14 +83,17 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
-  launch_after(kernel, ctas, kWarps * 32, shared, stream, device.arch, p);
+  // Each kernel may start while the one before it ends, and waits for it before it reads anything.
+  const bool overlap = device.arch >= 90;
+  launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, overlap}, p);
 
   if (p.max_splits == 1) return;
   const auto rows = static_cast<unsigned>(args.max_total_q * args.q_heads);
   if (p.max_splits > kFoldRun) {
-    launch_after(&fold_kernel<T, value_dim(kDim), kFoldWarps>, rows, kFoldWarps * 32, 0, stream, device.arch, p, kRows);
+    launch("decode", &fold_kernel<T, value_dim(kDim), kFoldWarps>, {dim3(rows), kFoldWarps * 32, 0, stream, overlap}, p,
+           kRows);
   } else {
-    launch_after(&fold_kernel<T, value_dim(kDim), 1>, rows, 32, 0, stream, device.arch, p, kRows);
+    launch("decode", &fold_kernel<T, value_dim(kDim), 1>, {dim3(rows), 32, 0, stream, overlap}, p, kRows);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "cuda/decode/params.h"
 #include "cuda/decode/schedule.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
+#include "cuda/ptx/shared_memory.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -16,6 +17,7 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
   constexpr int kVectors = (D / 4 + 31) / 32;
   [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];
   [[maybe_unused]] __shared__ float parts[FoldWarps];
+  ptx::in_shared(sums, parts);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int q_heads = p.group * p.kv_heads;

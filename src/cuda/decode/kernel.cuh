@@ -13,6 +13,7 @@
 #include "cuda/decode/tile.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
+#include "cuda/ptx/shared_memory.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -45,7 +46,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
-  extern __shared__ __align__(128) char shared[];
+  PAGEDKV_DYNAMIC_SHARED(__align__(128) char, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   char* ring = shared + warp * kStages * S::kBytes;

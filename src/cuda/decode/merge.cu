@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "common/args_check.h"
-#include "cuda/check.h"
 #include "cuda/device.h"
+#include "cuda/launch.cuh"
 #include "pagedkv/core/half.h"
 #include "pagedkv/cuda.h"
 
@@ -53,14 +53,14 @@ void merge_partials(const MergePartialsArgs& args, Stream stream) {
   if (args.rows == 0) return;
   const std::int64_t most = std::int64_t{current_device().multiprocessors} * 16;
   const auto ctas = static_cast<unsigned>(std::min((args.rows + kWarps - 1) / kWarps, most));
+  const LaunchShape shape{dim3(ctas), kWarps * 32, 0, stream};
   if (args.dtype == DType::f16) {
-    merge_kernel<half_t><<<ctas, kWarps * 32, 0, stream>>>(args);
+    launch("merge_partials", &merge_kernel<half_t>, shape, args);
   } else if (args.dtype == DType::bf16) {
-    merge_kernel<bfloat16_t><<<ctas, kWarps * 32, 0, stream>>>(args);
+    launch("merge_partials", &merge_kernel<bfloat16_t>, shape, args);
   } else {
-    merge_kernel<float><<<ctas, kWarps * 32, 0, stream>>>(args);
+    launch("merge_partials", &merge_kernel<float>, shape, args);
   }
-  check_launch("merge_partials");
 }
 
 }  // namespace pagedkv::cuda

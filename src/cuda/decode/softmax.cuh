@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cuda/decode/query.cuh"
+#include "cuda/ptx/arithmetic.cuh"
 #include "cuda/ptx/mma.cuh"
 
 namespace pagedkv::cuda::impl::decode {
@@ -16,11 +17,7 @@ inline constexpr float kSlack = 4.0F;
 /// f16 p of unquantised values is 2^kLift times its nominal value, so that small p keep their bits.
 inline constexpr float kLift = 10.0F;
 
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
+using ptx::exp2_approx;
 
 /// Largest over the lanes that hold the same queries.
 __device__ __forceinline__ float max_over_rows(float x) {

@@ -11,11 +11,12 @@
 #include <cstdint>
 
 #include "common/block_lookup.h"
-#include "cuda/check.h"
 #include "cuda/codes.cuh"
 #include "cuda/device.h"
 #include "cuda/flatten_kv/flatten_kv.h"
 #include "cuda/flatten_kv/policy.h"
+#include "cuda/launch.cuh"
+#include "cuda/ptx/shared_memory.cuh"
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
@@ -118,10 +119,11 @@ __device__ __forceinline__ void rotate_rows(const HeadRows<T>& head, const Token
 template <class T, int D, bool kRope>
 __global__ void __launch_bounds__(kThreads, kRope ? kCtasPerSmRope : kCtasPerSm)
     kernel(const __grid_constant__ Params p) {
-  extern __shared__ float4 dynamic_shared[];
+  PAGEDKV_DYNAMIC_SHARED(float4, dynamic_shared);
   __shared__ Span spans[kMaxChunk];
   __shared__ Tokens tokens;
   __shared__ char* blocks[kMaxChunk];
+  ptx::in_shared(spans, tokens, blocks);
 
   const int tid = static_cast<int>(threadIdx.x);
   const int warp = tid / 32;
@@ -146,6 +148,7 @@ __global__ void __launch_bounds__(kThreads, kRope ? kCtasPerSmRope : kCtasPerSm)
   const RopeRows rope_rows{reinterpret_cast<float*>(dynamic_shared), p.rope_stride};
   if constexpr (kRope) {
     __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
+    ptx::in_shared(turns);
     if (tid < tokens.count) tokens.index[tid] = tokens.position[tid];  // what mrope looks positions up by
     load_turns(turns, p.rope);
     __syncthreads();
@@ -216,11 +219,10 @@ void Launch<Kernel>::run(const FlattenKvArgs& args, Stream stream) {
   if (args.rope.dim > 0) {
     p.rope_stride = rope_row_floats(args.rope.dim, kRowLanes<kDim>, args.rope.pairs == RopePairs::half_split);
     const std::size_t shared = rope_rows_bytes(kChunk, p.rope_stride);
-    kernel<T, kDim, true><<<ctas, kThreads, shared, stream>>>(p);
+    launch("flatten_kv", &kernel<T, kDim, true>, {ctas, kThreads, shared, stream}, p);
   } else {
-    kernel<T, kDim, false><<<ctas, kThreads, 0, stream>>>(p);
+    launch("flatten_kv", &kernel<T, kDim, false>, {ctas, kThreads, 0, stream}, p);
   }
-  check_launch("flatten_kv");
 }
 
 }  // namespace pagedkv::cuda::impl::flatten_kv

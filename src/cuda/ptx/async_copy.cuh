@@ -5,16 +5,14 @@
 
 namespace pagedkv::cuda::ptx {
 
-__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
 /// An L2 policy for data that is read once.
 __device__ __forceinline__ std::uint64_t evict_first_policy() {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
+
+// `to` is a shared_address().
 
 /// 16 bytes, past L1.
 __device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, std::uint64_t policy) {

@@ -11,8 +11,9 @@
 #include <cstdint>
 
 #include "common/block_lookup.h"
-#include "cuda/check.h"
 #include "cuda/device.h"
+#include "cuda/launch.cuh"
+#include "cuda/ptx/shared_memory.cuh"
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
@@ -193,10 +194,11 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
 
 template <class T, class Shape, class KeyTransform>
 __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_constant__ Params p) {
-  extern __shared__ float4 dynamic_shared[];
+  PAGEDKV_DYNAMIC_SHARED(float4, dynamic_shared);
   __shared__ Span spans[kMaxChunk];
   __shared__ Tokens tokens;
   __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
+  ptx::in_shared(spans, tokens, turns);
 
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -317,8 +319,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
   void (*const function)(Params) = kernel<T, Shape, IdentityTransform>;
   allow_dynamic_shared(reinterpret_cast<const void*>(function), shared);
   const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
-  function<<<ctas, kThreads, shared, stream>>>(p);
-  check_launch("write_kv");
+  launch("write_kv", function, {ctas, kThreads, shared, stream}, p);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv
