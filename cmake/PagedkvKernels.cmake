@@ -1,5 +1,5 @@
 # Turns cmake/KernelMatrix.cmake into source files in the build folder: per operation one file for each (arch, dtype,
-# head_dim), which instantiates the launchers, and one table. Adds them to the target pagedkv.
+# head_dim), which instantiates the launchers, and one table.
 
 set(_pagedkv_kernel_dir ${PROJECT_BINARY_DIR}/generated/cuda)
 
@@ -56,7 +56,10 @@ ${instances}}  // namespace pagedkv::cuda::impl::${op}
   set_property(GLOBAL APPEND PROPERTY pagedkv_kernel_ops ${op})
 endfunction()
 
-function(pagedkv_add_kernels)
+# Adds these files to a target. With AS_CXX they are C++ (tests/emulation).
+#   pagedkv_add_kernels(target [AS_CXX])
+function(pagedkv_add_kernels target)
+  cmake_parse_arguments(PARSE_ARGV 1 K "AS_CXX" "" "")
   include(KernelMatrix)
   get_property(ops GLOBAL PROPERTY pagedkv_kernel_ops)
   list(REMOVE_DUPLICATES ops)
@@ -76,11 +79,14 @@ ${entries}  };
 
 }  // namespace pagedkv::cuda::impl::${op}
 " @ONLY)
-    target_sources(pagedkv PRIVATE ${_pagedkv_kernel_dir}/${op}_table.cpp)
+    target_sources(${target} PRIVATE ${_pagedkv_kernel_dir}/${op}_table.cpp)
   endforeach()
 
   get_property(sources GLOBAL PROPERTY pagedkv_kernel_sources_80)
-  target_sources(pagedkv PRIVATE ${sources})
+  target_sources(${target} PRIVATE ${sources})
+  if(K_AS_CXX)
+    set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX)
+  endif()
   get_property(sources GLOBAL PROPERTY pagedkv_kernel_sources_90)
   if(sources)
     # wgmma and the like exist for sm_90a only, and architectures are a property of a target.
@@ -88,6 +94,6 @@ ${entries}  };
     set_target_properties(pagedkv_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
     target_include_directories(pagedkv_sm90 PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(pagedkv_sm90 PRIVATE pagedkv_flags)
-    target_sources(pagedkv PRIVATE $<TARGET_OBJECTS:pagedkv_sm90>)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:pagedkv_sm90>)
   endif()
 endfunction()

@@ -6,6 +6,7 @@
 
 #include "cuda/device_memory.h"
 #include "cuda/device_ops.h"
+#include "cuda/launch.h"
 #include "pagedkv/core/check_tables.h"
 
 namespace {
@@ -25,8 +26,7 @@ TEST(CudaSelfCheck, EveryInputOfEveryTable) {
   for (const pagedkv::core::CheckTable& table : pagedkv::core::kCheckTables) {
     unsigned long long sum = 0;
     const support::DeviceBuffer device(&sum, sizeof(sum));
-    hash_kernel<<<4096, 256>>>(table.id, table.inputs, device.as<unsigned long long>());
-    support::cuda_ok(cudaGetLastError());
+    support::launch(&hash_kernel, dim3(4096), 256, table.id, table.inputs, device.as<unsigned long long>());
     device.get(&sum);
     EXPECT_EQ(sum, table.hash) << table.name;
   }

@@ -12,6 +12,7 @@
 
 #include "cuda/device_memory.h"
 #include "cuda/device_ops.h"
+#include "cuda/launch.h"
 #include "pagedkv/core/quant.h"
 #include "pagedkv/cuda.h"
 #include "pagedkv/error.h"
@@ -150,8 +151,8 @@ void walk_a_ragged_batch() {
   const block::Layout<block::Config<half, Tkv, kDim>> layout{kHeads, kBlockLen};
   auto factory = GetBlockIterFactory<half, Tkv, kTile, kDim>{layout, block_ptrs, cu_block_nums, layer_id};
   const DeviceBuffer out(rows.size() * sizeof(float));
-  walk_kernel<half><<<dim3(kHeads, static_cast<unsigned>(batch)), 128>>>(factory, cu_k.as<int>(), out.as<float>());
-  support::cuda_ok(cudaGetLastError());
+  support::launch(&walk_kernel<half, decltype(factory)>, dim3(kHeads, static_cast<unsigned>(batch)), 128, factory,
+                  cu_k.as<int>(), out.as<float>());
   std::vector<float> walked(rows.size());
   out.get(walked.data());
   for (int t = 0; t < tokens; ++t) {
