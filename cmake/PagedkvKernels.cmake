@@ -1,5 +1,6 @@
 # Turns cmake/KernelMatrix.cmake into source files in the build folder: per operation one file for each (arch, dtype,
-# head_dim), which instantiates the launchers, and one table.
+# head_dim), which instantiates the launchers, and one table. PAGEDKV_KERNELS_ONLY, a regular expression over these files'
+# names without suffix, leaves out the others.
 
 set(_pagedkv_kernel_dir ${PROJECT_BINARY_DIR}/generated/cuda)
 
@@ -24,6 +25,10 @@ function(pagedkv_kernels op)
   set(type_bf16 bfloat16_t)
   foreach(dtype IN LISTS K_DTYPES)
     foreach(dim IN LISTS K_HEAD_DIMS)
+      set(stem ${op}_sm${K_ARCH}_${dtype}_${dim}${K_PART})
+      if(PAGEDKV_KERNELS_ONLY AND NOT stem MATCHES "${PAGEDKV_KERNELS_ONLY}")
+        continue()
+      endif()
       set(instances "")
       foreach(format IN LISTS K_FORMATS)
         if(format STREQUAL "any")
@@ -38,7 +43,7 @@ function(pagedkv_kernels op)
             "    {${id}::key(), &Launch<${id}>::run},\n")
         endforeach()
       endforeach()
-      set(file ${_pagedkv_kernel_dir}/${op}_sm${K_ARCH}_${dtype}_${dim}${K_PART}.cu)
+      set(file ${_pagedkv_kernel_dir}/${stem}.cu)
       file(CONFIGURE OUTPUT ${file} CONTENT
 "// Generated from cmake/KernelMatrix.cmake.
 #include \"cuda/${op}/${op}.cuh\"

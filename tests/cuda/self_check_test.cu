@@ -26,7 +26,7 @@ TEST(CudaSelfCheck, EveryInputOfEveryTable) {
   for (const pagedkv::core::CheckTable& table : pagedkv::core::kCheckTables) {
     unsigned long long sum = 0;
     const support::DeviceBuffer device(&sum, sizeof(sum));
-    support::launch(&hash_kernel, dim3(4096), 256, table.id, table.inputs, device.as<unsigned long long>());
+    support::launch(&hash_kernel, {dim3(4096), 256}, table.id, table.inputs, device.as<unsigned long long>());
     device.get(&sum);
     EXPECT_EQ(sum, table.hash) << table.name;
   }

@@ -151,7 +151,7 @@ void walk_a_ragged_batch() {
   const block::Layout<block::Config<half, Tkv, kDim>> layout{kHeads, kBlockLen};
   auto factory = GetBlockIterFactory<half, Tkv, kTile, kDim>{layout, block_ptrs, cu_block_nums, layer_id};
   const DeviceBuffer out(rows.size() * sizeof(float));
-  support::launch(&walk_kernel<half, decltype(factory)>, dim3(kHeads, static_cast<unsigned>(batch)), 128, factory,
+  support::launch(&walk_kernel<half, decltype(factory)>, {dim3(kHeads, static_cast<unsigned>(batch)), 128}, factory,
                   cu_k.as<int>(), out.as<float>());
   std::vector<float> walked(rows.size());
   out.get(walked.data());

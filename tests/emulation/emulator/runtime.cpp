@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 struct CUgraph_st {
@@ -33,7 +34,11 @@ constexpr int kMultiprocessors[] = {8, 132};
 constexpr int kGarbage = 0xff;  // NaN in every float format
 
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local int current_device = 0;
+/// PAGEDKV_EMULATED_DEVICE says which one a thread starts with.
+thread_local int current_device = [] {
+  const char* text = std::getenv("PAGEDKV_EMULATED_DEVICE");
+  return text != nullptr && std::string_view(text) == "1" ? 1 : 0;
+}();
 
 std::mutex mutex;  // of what follows
 std::map<const char*, std::size_t> allocations;

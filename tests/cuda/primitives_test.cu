@@ -1,0 +1,310 @@
+// What kernels are made of: each instruction of ptx/, each exchange between the lanes of a warp, alone.
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "cuda/device_memory.h"
+#include "cuda/device_ops.h"
+#include "cuda/launch.h"
+#include "cuda/ptx/arithmetic.cuh"
+#include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/convert.cuh"
+#include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/mma.cuh"
+#include "cuda/ptx/shared_memory.cuh"
+#include "pagedkv/core/half.h"
+
+namespace {
+
+namespace ptx = pagedkv::cuda::ptx;
+using pagedkv::bfloat16_t;
+using pagedkv::half_t;
+using support::DeviceBuffer;
+
+constexpr unsigned kAll = 0xffffffffu;
+
+/// Runs a kernel of one warp that fills `count` values.
+template <class V, class... Params, class... Args>
+std::vector<V> results(std::size_t count, void (*kernel)(V*, Params...), const Args&... args) {
+  std::vector<V> values(count);
+  const DeviceBuffer out(count * sizeof(V));
+  support::launch(kernel, {dim3(1), 32}, out.as<V>(), args...);
+  out.get(values.data());
+  return values;
+}
+
+__global__ void exchange_kernel(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  out[lane] = __shfl_sync(kAll, lane, static_cast<int>(3 * lane));
+  out[32 + lane] = __shfl_up_sync(kAll, lane, 3);
+  out[64 + lane] = __shfl_xor_sync(kAll, lane, 5);
+  const std::int64_t wide = std::int64_t{1} << (lane + 16);
+  out[96 + lane] = static_cast<unsigned>(__shfl_sync(kAll, wide, 9) >> 20);
+  out[128 + lane] = __ballot_sync(kAll, lane % 3 == 0);
+  out[160 + lane] = (__any_sync(kAll, lane == 31) ? 1u : 0u) + (__any_sync(kAll, lane == 32) ? 2u : 0u) +
+                    (__all_sync(kAll, lane < 32) ? 4u : 0u) + (__all_sync(kAll, lane < 31) ? 8u : 0u);
+  // Each half of the warp on its own.
+  const unsigned half = lane < 16 ? 0xffffu : 0xffff0000u;
+  if (lane < 16) {
+    out[192 + lane] = __ballot_sync(half, lane % 2 == 0);
+  } else {
+    out[192 + lane] = __shfl_xor_sync(half, lane, 15);
+  }
+}
+
+TEST(Primitives, ExchangesBetweenLanes) {
+  PAGEDKV_NEEDS_DEVICE();
+  const std::vector<unsigned> got = results(224, &exchange_kernel);
+  for (unsigned l = 0; l < 32; ++l) {
+    EXPECT_EQ(got[l], 3 * l % 32);
+    EXPECT_EQ(got[32 + l], l < 3 ? l : l - 3);
+    EXPECT_EQ(got[64 + l], l ^ 5u);
+    EXPECT_EQ(got[96 + l], 32u);
+    EXPECT_EQ(got[128 + l], 0x49249249u);
+    EXPECT_EQ(got[160 + l], 5u);
+    EXPECT_EQ(got[192 + l], l < 16 ? 0x5555u : l ^ 15u);
+  }
+}
+
+__global__ void barrier_kernel(int* out) {
+  __shared__ int seen[96];
+  ptx::in_shared(seen);
+  const int i = static_cast<int>(threadIdx.x);
+  int value = i;
+  for (int round = 0; round < 3; ++round) {
+    seen[i] = value;
+    __syncthreads();
+    value = seen[(i + 37) % 96] + 1;
+    __syncthreads();
+  }
+  out[blockIdx.x * 96 + i] = value;
+  out[2 * 96 + blockIdx.x * 96 + i] = __syncthreads_count(i % 5 == 0);
+}
+
+TEST(Primitives, Barriers) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<int> got(4 * 96);
+  const DeviceBuffer out(got.size() * sizeof(int));
+  support::launch(&barrier_kernel, {dim3(2), 96}, out.as<int>());
+  out.get(got.data());
+  for (int i = 0; i < 2 * 96; ++i) {
+    EXPECT_EQ(got[static_cast<std::size_t>(i)], (i % 96 + 3 * 37) % 96 + 3);
+    EXPECT_EQ(got[static_cast<std::size_t>(2 * 96 + i)], 20);
+  }
+}
+
+/// a [16][16], b [16][8] as words of two elements next to each other in k, and c [16][8].
+template <class T>
+__global__ void mma_kernel(float* d, const std::uint16_t* a, const std::uint16_t* b, const float* c) {
+  const int g = static_cast<int>(threadIdx.x) / 4;
+  const int t = static_cast<int>(threadIdx.x) % 4 * 2;
+  const auto pair_a = [&](int row, int k) { return std::uint32_t{a[row * 16 + k + 1]} << 16 | a[row * 16 + k]; };
+  const auto pair_b = [&](int k) { return std::uint32_t{b[(k + 1) * 8 + g]} << 16 | b[k * 8 + g]; };
+  const std::uint32_t fa[4] = {pair_a(g, t), pair_a(g + 8, t), pair_a(g, t + 8), pair_a(g + 8, t + 8)};
+  const std::uint32_t fb[2] = {pair_b(t), pair_b(t + 8)};
+  float f[4];
+  for (int i = 0; i < 4; ++i) f[i] = c[(g + i / 2 * 8) * 8 + t + i % 2];
+  if constexpr (std::is_same_v<T, half_t>) {
+    ptx::mma_f16(f, fa, fb, f);
+  } else {
+    ptx::mma_bf16(f, fa, fb, f);
+  }
+  for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t + i % 2] = f[i];
+}
+
+template <class T>
+void check_mma() {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  const auto draw = [&](std::size_t n) {
+    std::vector<std::uint16_t> x(n);
+    for (auto& v : x) v = pagedkv::core::from_float<T>(normal(random)).bits;
+    return x;
+  };
+  const auto value = [](std::uint16_t bits) { return static_cast<double>(pagedkv::core::to_float(T{bits})); };
+  const std::vector<std::uint16_t> a = draw(256);
+  const std::vector<std::uint16_t> b = draw(128);
+  std::vector<float> c(128);
+  for (float& x : c) x = normal(random);
+  const DeviceBuffer da = support::to_device(a);
+  const DeviceBuffer db = support::to_device(b);
+  const DeviceBuffer dc = support::to_device(c);
+  const std::vector<float> d =
+      results(128, &mma_kernel<T>, da.as<const std::uint16_t>(), db.as<const std::uint16_t>(), dc.as<const float>());
+  for (std::size_t i = 0; i < 16; ++i) {
+    for (std::size_t j = 0; j < 8; ++j) {
+      double sum = static_cast<double>(c[i * 8 + j]);
+      double size = std::abs(sum);
+      for (std::size_t k = 0; k < 16; ++k) {
+        const double product = value(a[i * 16 + k]) * value(b[k * 8 + j]);
+        sum += product;
+        size += std::abs(product);
+      }
+      EXPECT_NEAR(static_cast<double>(d[i * 8 + j]), sum, size * 0x1p-22) << i << " " << j;
+    }
+  }
+}
+
+TEST(Primitives, Mma) {
+  PAGEDKV_NEEDS_DEVICE();
+  check_mma<half_t>();
+  check_mma<bfloat16_t>();
+}
+
+/// Four matrices whose elements say where they are: 1000 matrix + 10 row + column.
+__global__ void ldmatrix_kernel(std::uint32_t* out) {
+  PAGEDKV_DYNAMIC_SHARED(uint4, dynamic);
+  auto* rows = reinterpret_cast<std::uint16_t*>(dynamic);
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int j = 0; j < 8; ++j) rows[lane * 8 + j] = static_cast<std::uint16_t>(1000 * (lane / 8) + 10 * (lane % 8) + j);
+  __syncwarp();
+  std::uint32_t r[4];
+  ptx::ldmatrix_x4(r, ptx::shared_address(rows + lane * 8));
+  for (int m = 0; m < 4; ++m) out[m * 32 + lane] = r[m];
+  ptx::ldmatrix_x4_trans(r, ptx::shared_address(rows + lane * 8));
+  for (int m = 0; m < 4; ++m) out[128 + m * 32 + lane] = r[m];
+  const std::uint32_t row_major = static_cast<std::uint32_t>(10 * (lane / 4) + lane % 4 * 2);
+  out[256 + lane] = ptx::movmatrix((row_major + 1) << 16 | row_major);
+}
+
+TEST(Primitives, MatrixLoads) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<std::uint32_t> got(288);
+  const DeviceBuffer out(got.size() * 4);
+  support::launch(&ldmatrix_kernel, {dim3(1), 32, 512}, out.as<std::uint32_t>());
+  out.get(got.data());
+  for (std::uint32_t lane = 0; lane < 32; ++lane) {
+    const std::uint32_t row = lane / 4;
+    const std::uint32_t column = lane % 4 * 2;
+    const auto both = [](std::uint32_t low, std::uint32_t high) { return high << 16 | low; };
+    for (std::uint32_t m = 0; m < 4; ++m) {
+      const std::uint32_t at = 1000 * m + 10 * row + column;
+      EXPECT_EQ(got[m * 32 + lane], both(at, at + 1));
+      const std::uint32_t across = 1000 * m + 10 * column + row;
+      EXPECT_EQ(got[128 + m * 32 + lane], both(across, across + 10));
+    }
+    EXPECT_EQ(got[256 + lane], both(10 * column + row, 10 * column + 10 + row));
+  }
+}
+
+/// Copies three groups of which the last is 5 bytes per lane and zeros, and reads each after its wait.
+__global__ void copy_kernel(unsigned char* out, const unsigned char* from) {
+  PAGEDKV_DYNAMIC_SHARED(uint4, dynamic);
+  auto* to = reinterpret_cast<unsigned char*>(dynamic);
+  const int lane = static_cast<int>(threadIdx.x);
+  const std::uint64_t policy = ptx::evict_first_policy();
+  const auto place = [&](int group) { return ptx::shared_address(to + group * 512 + lane * 16); };
+  ptx::copy_async_16(place(0), from + lane * 16, policy);
+  ptx::commit_copies();
+  ptx::copy_async_16(place(1), from + 512 + lane * 16, 16u);
+  ptx::commit_copies();
+  ptx::copy_async_16(place(2), from + 1024 + lane * 16, 5u, policy);
+  ptx::commit_copies();
+  ptx::wait_copies<2>();
+  __syncwarp();
+  for (int i = 0; i < 16; ++i) out[lane * 16 + i] = to[(lane ^ 1) * 16 + i];
+  ptx::wait_copies<0>();
+  __syncwarp();
+  for (int i = 0; i < 32; ++i) out[512 + lane * 32 + i] = to[512 + lane * 32 + i];
+}
+
+TEST(Primitives, AsynchronousCopies) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<unsigned char> from(1536);
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<unsigned char>(i * 7 + i / 256);
+  const DeviceBuffer source = support::to_device(from);
+  std::vector<unsigned char> got(1536);
+  const DeviceBuffer out(got.size());
+  support::launch(&copy_kernel, {dim3(1), 32, 1536}, out.as<unsigned char>(), source.as<const unsigned char>());
+  out.get(got.data());
+  for (std::size_t i = 0; i < 512; ++i) EXPECT_EQ(got[i], from[i ^ 16]) << i;
+  for (std::size_t i = 512; i < 1024; ++i) EXPECT_EQ(got[i], from[i]) << i;
+  for (std::size_t i = 1024; i < 1536; ++i) EXPECT_EQ(got[i], i % 16 < 5 ? from[i] : 0) << i;
+}
+
+template <class T>
+__global__ void pairs_kernel(std::uint32_t* out, const float* x) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const std::uint32_t a = ptx::pack<T>(x[2 * lane], x[2 * lane + 1]);
+  const std::uint32_t b = ptx::pack<T>(x[2 * lane + 1], x[2 * lane]);
+  out[lane] = a;
+  out[32 + lane] = __float_as_uint(ptx::unpack<T>(a).y);
+  out[64 + lane] = ptx::min_nan_pair<T>(a, b);
+  out[96 + lane] = ptx::max_nan_pair<T>(a, b);
+  const std::uint32_t codes = static_cast<std::uint32_t>(8 * lane) << 16 | static_cast<std::uint32_t>(lane);
+  out[128 + lane] = ptx::codes_to_t<T>(codes);
+  out[160 + lane] = ptx::decode_pair<T>(codes, ptx::pack<T>(0.37F, -1.5F), ptx::pack<T>(1e-3F, 3.0F));
+  out[192 + lane] = __byte_perm(0x33221100u, 0x77665544u, 0x4153u + static_cast<unsigned>(lane));
+  out[224 + lane] = ptx::and_or(0xdeadbeefu, 0x0f0f0f0fu, 0x10203040u);
+}
+
+template <class T>
+void check_pairs() {
+  using pagedkv::core::from_float;
+  using pagedkv::core::to_float;
+  std::vector<float> x(64);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = std::ldexp(1.2345F, static_cast<int>(i) - 30) * (i % 3 == 0 ? -1 : 1);
+  x[4] = std::numeric_limits<float>::quiet_NaN();
+  x[6] = -0.0F;
+  x[7] = 0.0F;
+  x[9] = std::numeric_limits<float>::infinity();
+  const DeviceBuffer in = support::to_device(x);
+  const std::vector<std::uint32_t> got = results(256, &pairs_kernel<T>, in.as<const float>());
+  const auto join = [](T low, T high) { return std::uint32_t{high.bits} << 16 | low.bits; };
+  for (std::size_t l = 0; l < 32; ++l) {
+    const T low = from_float<T>(x[2 * l]);
+    const T high = from_float<T>(x[2 * l + 1]);
+    EXPECT_EQ(got[l], join(low, high)) << l;
+    EXPECT_EQ(got[32 + l], std::bit_cast<std::uint32_t>(to_float(high))) << l;
+    const T least = from_float<T>(pagedkv::core::min_nan(to_float(low), to_float(high)));
+    const T most = from_float<T>(pagedkv::core::max_nan(to_float(low), to_float(high)));
+    EXPECT_EQ(got[64 + l], join(least, least)) << l;
+    EXPECT_EQ(got[96 + l], join(most, most)) << l;
+    const auto code = static_cast<std::uint32_t>(l);
+    EXPECT_EQ(got[128 + l], join(from_float<T>(static_cast<float>(code)), from_float<T>(static_cast<float>(8 * code))));
+    const pagedkv::core::QuantParam<T> first{from_float<T>(0.37F), from_float<T>(1e-3F)};
+    const pagedkv::core::QuantParam<T> second{from_float<T>(-1.5F), from_float<T>(3.0F)};
+    EXPECT_EQ(got[160 + l], join(pagedkv::core::decode<T>(code, first), pagedkv::core::decode<T>(8 * code, second)));
+    std::uint32_t bytes = 0;
+    for (std::uint32_t i = 0; i < 4; ++i) bytes |= ((0x4153u + code) >> (4 * i) & 7u) * 0x11u << (8 * i);
+    EXPECT_EQ(got[192 + l], bytes);
+    EXPECT_EQ(got[224 + l], 0x1e2d3e4fu);
+  }
+}
+
+TEST(Primitives, PairsOfValues) {
+  PAGEDKV_NEEDS_DEVICE();
+  check_pairs<half_t>();
+  check_pairs<bfloat16_t>();
+}
+
+__global__ void arithmetic_kernel(float* out, const float* x) {
+  const int lane = static_cast<int>(threadIdx.x);
+  out[lane] = ptx::exp2_approx(x[lane]);
+  out[32 + lane] = __fdividef(x[lane], 3.0F);
+}
+
+TEST(Primitives, Approximations) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<float> x(32);
+  for (std::size_t i = 0; i < 30; ++i) x[i] = -0.37F * static_cast<float>(i * i);
+  x[30] = -std::numeric_limits<float>::infinity();
+  x[31] = 7.25F;
+  const DeviceBuffer in = support::to_device(x);
+  const std::vector<float> got = results(64, &arithmetic_kernel, in.as<const float>());
+  for (std::size_t i = 0; i < 32; ++i) {
+    const float want = x[i] < -126.0F ? 0.0F : std::exp2(x[i]);
+    EXPECT_NEAR(got[i], want, want * 0x1p-21F) << x[i];
+    const float third = x[i] / 3.0F;
+    EXPECT_TRUE(got[32 + i] == third || std::abs(got[32 + i] - third) <= std::abs(x[i]) * 0x1p-22F) << x[i];
+  }
+}
+
+}  // namespace
