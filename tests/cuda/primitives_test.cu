@@ -19,6 +19,7 @@
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 #include "pagedkv/core/half.h"
+#include "pagedkv/core/quant.h"
 
 namespace {
 
