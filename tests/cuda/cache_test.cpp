@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -56,6 +57,12 @@ void compare(const Content& content, Random& random) {
   ASSERT_EQ(cache.why_touched(), "");
 }
 
+/// Batches per entry of the kernel table: PAGEDKV_TEST_ROUNDS, for where the oracle would take too long.
+int rounds() {
+  const char* text = std::getenv("PAGEDKV_TEST_ROUNDS");
+  return text != nullptr ? std::stoi(text) : 6;
+}
+
 std::string describe(const CacheConfig& c) {
   return std::string(name(c.dtype)) + " K " + name(c.format.k) + " V " + name(c.format.v);
 }
@@ -68,7 +75,7 @@ TEST_P(KernelTable, BytesAreTheCpus) {
   Random random(static_cast<std::uint64_t>(head_dim) * 2 + (dtype == DType::f16 ? 1 : 0));
   for (const KvType k : kStored) {
     for (const KvType v : kStored) {
-      for (int round = 0; round < 6; ++round) {
+      for (int round = 0; round < rounds(); ++round) {
         CacheConfig config;
         config.dtype = dtype;
         config.head_dim = head_dim;
