@@ -1,4 +1,6 @@
-// Decode attention on the GPU, beside the read-only bandwidth measured in the same run. Prints a table and writes JSON.
+// Decode attention on the GPU, which writes the new tokens (RoPE on keys) in the same call, beside the read-only
+// bandwidth measured in the same run; also with RoPE of q, without the write, and with write_kv as a launch of its own.
+// Prints a table and writes JSON.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -84,7 +86,6 @@ class Set {
     q_ = bench::Buffer(rows * static_cast<std::size_t>(w.head_dim) * 2);
     q_.fill_random(w.dtype == DType::bf16, 2);
     o_ = bench::Buffer(rows * static_cast<std::size_t>(v_dim) * 2);
-    bytes = cache_bytes + static_cast<double>(q_.bytes() + o_.bytes());
 
     args.layout = layout_;
     args.table.indices = table_.as<std::int32_t>();
@@ -108,8 +109,10 @@ class Set {
     workspace = {workspace_.as<char>(), workspace_.bytes()};
 
     const auto new_rows = static_cast<std::size_t>(cu_q.back()) * static_cast<std::size_t>(w.kv_heads);
-    new_ = bench::Buffer(new_rows * static_cast<std::size_t>(w.head_dim) * 2);
+    const int sides = config.shared_kv ? 1 : 2;
+    new_ = bench::Buffer(new_rows * static_cast<std::size_t>(w.head_dim * sides) * 2);
     new_.fill_random(w.dtype == DType::bf16, 3);
+    bytes = cache_bytes + static_cast<double>(q_.bytes() + o_.bytes() + new_.bytes());
     write.layout = layout_;
     write.table = args.table;
     write.batch = args.batch;
@@ -117,16 +120,25 @@ class Set {
     write.cu_k = args.cu_k;
     write.max_total_q = args.max_total_q;
     write.k = new_.as<char>();
-    write.v = config.shared_kv ? nullptr : new_.as<char>();
-    write.strides = pagedkv::packed_strides(w.kv_heads, w.head_dim);
+    write.v = config.shared_kv ? nullptr : new_.as<char>() + std::ptrdiff_t{2} * w.kv_heads * w.head_dim;
+    write.strides = pagedkv::packed_strides(std::int64_t{sides} * w.kv_heads, w.head_dim);
     fill(cu_k.back());
+    pagedkv::RopeParams rope;
+    rope.type = pagedkv::RopeType::standard;
+    rope.pairs = pagedkv::RopePairs::half_split;
+    rope.dim = config.shared_kv ? 64 : w.head_dim;
+    write.rope = pagedkv::make_rope_table(rope, w.head_dim);
+    fused = args;
+    fused.fuse_write = {write.k, write.v, write.strides, nullptr, nullptr, nullptr};
+    fused.rope = write.rope;
   }
 
-  pagedkv::WriteKvArgs write;  ///< of the new tokens
-  pagedkv::DecodeArgs args;
+  pagedkv::WriteKvArgs write;  ///< of the new tokens, with RoPE
+  pagedkv::DecodeArgs args;    ///< over a cache that has them
+  pagedkv::DecodeArgs fused;   ///< both in one call
   pagedkv::Workspace workspace;
   double cache_bytes = 0;  ///< of the tokens of one layer
-  double bytes = 0;        ///< with q and o: what one call must move
+  double bytes = 0;        ///< with q, o and the new k and v: what one call must move
   int layers = 1;
 
  private:
@@ -141,6 +153,7 @@ class Set {
     all.max_total_q = tokens;
     all.k = rows.as<char>();
     all.v = layout_.shared_kv ? nullptr : rows.as<char>();
+    all.strides = pagedkv::packed_strides(layout_.kv_heads, layout_.head_dim);
     for (all.layer = 0; all.layer < layers; ++all.layer) pagedkv::cuda::write_kv(all, nullptr);
   }
 
@@ -236,8 +249,9 @@ int main(int argc, char** argv) try {
                       {"clocks", clocks},
                       {"replays", replays},
                       {"read_bandwidth", read}};
-  std::printf("%s, %d SMs, read-only %.3f TB/s\n%-34s %5s %5s %9s %19s %7s %8s %9s\n", d.name.c_str(),
-              d.multiprocessors, read / 1e12, "work", "T", "cache", "us", "p10 .. p90", "TB/s", "of read", "+ write");
+  std::printf("%s, %d SMs, read-only %.3f TB/s\n%-34s %5s %5s %9s %19s %7s %8s %9s %9s %9s\n", d.name.c_str(),
+              d.multiprocessors, read / 1e12, "work", "T", "cache", "us", "p10 .. p90", "TB/s", "of read", "rotate q",
+              "no write", "write_kv");
   // Twice over everything: where the memory of a process's first works lies can cost them 10 %, so the second round
   // counts.
   std::vector<double> first_round;
@@ -247,26 +261,30 @@ int main(int argc, char** argv) try {
       if (w.name.find(only) == std::string::npos) continue;
       const Set set(w);
       const int launches = std::clamp(static_cast<int>(kBytesPerGraph / set.bytes), 2, 40);
-      const auto decode = [&](int i, pagedkv::cuda::Stream stream) {
-        pagedkv::DecodeArgs args = set.args;
+      const auto call = [&](pagedkv::DecodeArgs args, int i, pagedkv::cuda::Stream stream) {
         args.layer = i % set.layers;
         pagedkv::cuda::decode(args, set.workspace, stream);
       };
-      const auto step = [&](int i, pagedkv::cuda::Stream stream) {
-        pagedkv::WriteKvArgs write = set.write;
-        write.layer = i % set.layers;
-        pagedkv::cuda::write_kv(write, stream);
-        decode(i, stream);
-      };
-      const bench::Timing t = bench::time_graph(launches, replays, decode);
+      const auto time = [&](auto step) { return bench::time_graph(launches, replays, step); };
+      const bench::Timing t = time([&](int i, pagedkv::cuda::Stream stream) { call(set.fused, i, stream); });
       if (round == 0) {
         first_round.push_back(t.median);
         continue;
       }
-      const bench::Timing with_write = bench::time_graph(launches, replays, step);
+      pagedkv::DecodeArgs rotating = set.fused;
+      rotating.rotate_q = true;
+      const bench::Timing rotated = time([&](int i, pagedkv::cuda::Stream stream) { call(rotating, i, stream); });
+      const bench::Timing alone = time([&](int i, pagedkv::cuda::Stream stream) { call(set.args, i, stream); });
+      const bench::Timing two_launches = time([&](int i, pagedkv::cuda::Stream stream) {
+        pagedkv::WriteKvArgs write = set.write;
+        write.layer = i % set.layers;
+        pagedkv::cuda::write_kv(write, stream);
+        call(set.args, i, stream);
+      });
       const double rate = set.bytes / (t.median * 1e-6);
-      std::printf("%-34s %5s %5s %9.2f %9.2f %9.2f %7.3f %8.3f %9.2f\n", w.name.c_str(), name(w.dtype), name(w.stored),
-                  t.median, t.p10, t.p90, rate / 1e12, rate / read, with_write.median);
+      std::printf("%-34s %5s %5s %9.2f %9.2f %9.2f %7.3f %8.3f %9.2f %9.2f %9.2f\n", w.name.c_str(), name(w.dtype),
+                  name(w.stored), t.median, t.p10, t.p90, rate / 1e12, rate / read, rotated.median, alone.median,
+                  two_launches.median);
       std::fflush(stdout);
       json["results"].push_back({{"work", w.name},
                                  {"dtype", name(w.dtype)},
@@ -281,7 +299,9 @@ int main(int argc, char** argv) try {
                                  {"us_p10", t.p10},
                                  {"us_p90", t.p90},
                                  {"us_first_round", first_round[index++]},
-                                 {"us_with_write", with_write.median},
+                                 {"us_rotate_q", rotated.median},
+                                 {"us_without_write", alone.median},
+                                 {"us_write_kv_and_decode", two_launches.median},
                                  {"bytes_per_second", rate},
                                  {"of_read_bandwidth", rate / read}});
     }

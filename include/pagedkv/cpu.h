@@ -19,12 +19,13 @@ void write_kv(const WriteKvArgs& args, Exec exec = {});
 void flatten_kv(const FlattenKvArgs& args, Exec exec = {});
 
 /// Bytes of workspace that decode() or prefill() needs for these arguments and threads. Uses batch, cu_q, cu_k, heads
-/// and dimensions.
+/// and dimensions, q_bias and rotate_q.
 std::size_t decode_workspace_bytes(const DecodeArgs& args, Exec exec = {});
 std::size_t prefill_workspace_bytes(const PrefillArgs& args, Exec exec = {});
 
 /// q_len 1 .. 16 of every sequence. A token's result has the same bits as prefill() gives for it, whatever the batch,
-/// the chunking, the block length, the block table or the number of threads.
+/// the chunking, the block length, the block table, the number of threads or whether fuse_write put the new tokens into
+/// the cache.
 void decode(const DecodeArgs& args, Workspace workspace, Exec exec = {});
 
 /// Any q_len.

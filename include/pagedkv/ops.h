@@ -133,8 +133,21 @@ struct FlattenKvArgs {
 
 // ---- attention
 
-/// Attention of new tokens over the cache, which already holds them (call write_kv first). Both decode and prefill use
-/// it.
+/// New keys and values that decode() puts into the cache itself, with the bytes of write_kv() with the same arguments;
+/// layout, layer, table, lengths, cp and `rope` are the call's. Nothing is written for a sequence that is finished.
+struct FuseWrite {
+  const void* k = nullptr;    ///< T, addressed by `strides`; 16-byte aligned; backend memory; null: nothing is written
+  const void* v = nullptr;    ///< T, same strides; may be null with shared_kv, then and only then
+  TokenStrides strides = {};  ///< of k and v
+  const void* k_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; backend memory
+  const void* v_bias = nullptr;  ///< T [kv_heads][head_dim], 16-byte aligned; may be null; ignored with shared_kv
+  /// [batch] leading logical blocks of each sequence that are never written: new tokens there are read as they are; may
+  /// be null; backend memory
+  const std::int32_t* readonly_blocks = nullptr;
+};
+
+/// Attention of new tokens over the cache, which already holds them (write_kv first, or decode with fuse_write). Both
+/// decode and prefill use it.
 struct AttentionArgs {
   BlockLayout layout = {};
   std::int32_t layer = 0;
@@ -146,7 +159,7 @@ struct AttentionArgs {
   std::int32_t max_q_len = 0;          ///< upper bound of every q_len
   std::int32_t max_k_len = 0;          ///< upper bound of every k_len
   std::int32_t q_heads = 0;            ///< multiple of layout.kv_heads
-  const void* q = nullptr;             ///< T, rotated already, addressed by q_strides; backend memory
+  const void* q = nullptr;             ///< T, rotated but for rotate_q, addressed by q_strides; backend memory
   TokenStrides q_strides = {};
   void* o = nullptr;  ///< T, or float32 if o_is_f32; [..][v_dim], addressed by o_strides; backend memory
   TokenStrides o_strides = {};
@@ -173,6 +186,14 @@ struct AttentionArgs {
   const std::uint32_t* tree_mask = nullptr;
   /// > 1: scores of a query at position t > log_n_length are multiplied by log(t) / log(log_n_length).
   std::int32_t log_n_length = 0;
+  /// The new tokens' keys and values, written in the same call. No two sequences may share the blocks they go to, and
+  /// no sequence may read a row that another one writes in this call.
+  FuseWrite fuse_write = {};
+  /// T [q_heads][head_dim] added to q; 16-byte aligned; may be null; backend memory. With q_bias or rotate_q the
+  /// queries are what apply_rope() gives for them, rounded to T.
+  const void* q_bias = nullptr;
+  bool rotate_q = false;      ///< q comes without RoPE and gets that of `rope`
+  core::RopeTable rope = {};  ///< of fuse_write's keys and, with rotate_q, of q; otherwise not looked at
 };
 
 using PrefillArgs = AttentionArgs;

@@ -134,7 +134,30 @@ void check_args(const FlattenKvArgs& a, Backend backend) {
   }
 }
 
-void check_args(const AttentionArgs& a, Backend backend) {
+namespace {
+
+/// What decode() does besides attention.
+void check_fused(std::string_view owner, const AttentionArgs& a) {
+  const FuseWrite& w = a.fuse_write;
+  if (w.k != nullptr) {
+    check_pointer(owner, "fuse_write.k", w.k, kDataAlignment);
+    check_strides(owner, "fuse_write.strides", w.strides);
+    check_optional_pointer(owner, "fuse_write.k_bias", w.k_bias, kDataAlignment);
+    if (!a.layout.shared_kv) {
+      check_optional_pointer(owner, "fuse_write.v_bias", w.v_bias, kDataAlignment);
+      if (a.batch > 0) check_pointer(owner, "fuse_write.v", w.v, kDataAlignment);
+    }
+    check_optional_pointer(owner, "fuse_write.readonly_blocks", w.readonly_blocks, alignof(std::int32_t));
+  } else if (w.v != nullptr) {
+    reject(owner, "fuse_write.v", w.v, "null without fuse_write.k");
+  }
+  check_optional_pointer(owner, "q_bias", a.q_bias, kDataAlignment);
+  if (w.k != nullptr || a.rotate_q) check_rope_table(fmt::format("{}.rope", owner), a.rope, a.layout.head_dim);
+}
+
+}  // namespace
+
+void check_args(const AttentionArgs& a, Backend backend, bool decode) {
   constexpr const char* kOwner = "AttentionArgs";
   check_cache(kOwner, a, backend);
   check_range(kOwner, "q_heads", a.q_heads, 1, kMaxHeads);
@@ -172,6 +195,13 @@ void check_args(const AttentionArgs& a, Backend backend) {
     if (a.finished != nullptr) reject(kOwner, "finished", a.finished, "null on the CPU");
     if (a.tree_mask != nullptr) reject(kOwner, "tree_mask", a.tree_mask, "null on the CPU");
     if (a.log_n_length != 0) reject(kOwner, "log_n_length", a.log_n_length, "0 on the CPU");
+  }
+  if (decode) {
+    check_fused(kOwner, a);
+  } else {
+    if (a.fuse_write.k != nullptr) reject(kOwner, "fuse_write.k", a.fuse_write.k, "null for prefill");
+    if (a.q_bias != nullptr) reject(kOwner, "q_bias", a.q_bias, "null for prefill");
+    if (a.rotate_q) reject(kOwner, "rotate_q", "true", "false for prefill");
   }
   if (a.batch == 0) return;
   check_cu(kOwner, "cu_q", a.cu_q);

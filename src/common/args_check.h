@@ -18,7 +18,8 @@ inline constexpr std::int32_t kMaxHeads = 65536;
 
 void check_args(const WriteKvArgs& args, Backend backend);
 void check_args(const FlattenKvArgs& args, Backend backend);
-void check_args(const AttentionArgs& args, Backend backend);
+/// `decode`: fields that belong to decode() alone may be set.
+void check_args(const AttentionArgs& args, Backend backend, bool decode);
 void check_args(const ApplyRopeArgs& args, Backend backend);
 void check_args(const MergePartialsArgs& args, Backend backend);
 

@@ -137,7 +137,7 @@ void check_lengths(const WriteKvArgs& a) {
   }
 }
 
-void check_no_overlap(const WriteKvArgs& a) {
+void check_no_overlap(const WriteKvArgs& a, std::string_view owner) {
   struct Writer {
     std::int32_t sequence;
     std::int64_t block;
@@ -155,9 +155,9 @@ void check_no_overlap(const WriteKvArgs& a) {
           "writes it too",
           b, j, other->second.sequence, other->second.block);
       if (a.table.pointers != nullptr) {
-        reject_element("WriteKvArgs", "table.pointers", entry, static_cast<const void*>(address), accepted);
+        reject_element(owner, "table.pointers", entry, static_cast<const void*>(address), accepted);
       }
-      reject_element("WriteKvArgs", "table.indices", entry, a.table.indices[entry], accepted);
+      reject_element(owner, "table.indices", entry, a.table.indices[entry], accepted);
     }
   }
 }
@@ -201,7 +201,33 @@ void check_lengths(const AttentionArgs& a) {
                      fmt::format("at most cu_k[{}] + max_k_len = {}", b, std::int64_t{a.cu_k[b]} + a.max_k_len));
     }
     check_blocks(kOwner, a.table, b, read_blocks(a, b));
+    if (a.fuse_write.k != nullptr && a.fuse_write.readonly_blocks != nullptr && a.fuse_write.readonly_blocks[b] < 0) {
+      reject_element(kOwner, "fuse_write.readonly_blocks", b, a.fuse_write.readonly_blocks[b], "at least 0");
+    }
   }
+  if (a.fuse_write.k != nullptr || a.rotate_q) {
+    check_rope_data(kOwner, a.rope, a.batch, [&](std::int32_t b) { return difference(a.cu_q, b); });
+  }
+}
+
+WriteKvArgs write_of(const AttentionArgs& a) {
+  WriteKvArgs w;
+  w.layout = a.layout;
+  w.layer = a.layer;
+  w.table = a.table;
+  w.batch = a.batch;
+  w.cu_q = a.cu_q;
+  w.cu_k = a.cu_k;
+  w.max_total_q = a.max_total_q;
+  w.k = a.fuse_write.k;
+  w.v = a.fuse_write.v;
+  w.strides = a.fuse_write.strides;
+  w.k_bias = a.fuse_write.k_bias;
+  w.v_bias = a.fuse_write.v_bias;
+  w.rope = a.rope;
+  w.cp = a.cp;
+  w.readonly_blocks = a.fuse_write.readonly_blocks;
+  return w;
 }
 
 void check_lengths(const ApplyRopeArgs& a) {

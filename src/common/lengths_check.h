@@ -33,7 +33,12 @@ BlockRange read_blocks(const FlattenKvArgs& args, std::int32_t b);
 BlockRange read_blocks(const AttentionArgs& args, std::int32_t b);
 
 /// Checks that no block is written for two logical blocks, of one sequence or of two. check_lengths() must have passed.
-void check_no_overlap(const WriteKvArgs& args);
+/// `owner` is whose table it is.
+void check_no_overlap(const WriteKvArgs& args, std::string_view owner = "WriteKvArgs");
+
+/// The writing that decode() does besides attention (fuse_write.k is set), as a call of its own; `finished` is left to
+/// the caller.
+WriteKvArgs write_of(const AttentionArgs& args);
 
 /// Entries of the block table that the operations may read: the length of a copy of it.
 std::int64_t table_entries(const BlockTable& table, std::int32_t batch);

@@ -50,6 +50,28 @@ __device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
   }
 }
 
+/// Cosines and sines of pairs [first, first + 4) of a token. `turn`: their frequencies, unless `own_base`: then those
+/// of sequence b's base.
+__device__ __forceinline__ void rope_of_4(const core::RopeTable& rope, int first, std::uint64_t (&turn)[4],
+                                          bool own_base, std::int32_t b, std::int32_t index, std::int32_t position,
+                                          float (&c)[4], float (&s)[4]) {
+  std::int64_t at[4] = {position, position, position, position};
+  if (own_base) {
+#pragma unroll 1
+    for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
+  }
+  if (rope.mrope != MropeMode::none) {
+#pragma unroll 1
+    for (int e = 0; e < 4; ++e) set_element(at, e, core::rope_position(rope, first + e, b, index, position));
+  }
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at[e]) * turn[e]);
+    c[e] = core::mul_rn(t.cos, rope.attention_factor);
+    s[e] = core::mul_rn(t.sin, rope.attention_factor);
+  }
+}
+
 /// Fills the rows of the tokens. All threads of the CTA call it; needs a barrier before the rows are read.
 __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64_t* turns, const core::RopeTable& rope,
                                                const Tokens& tokens) {
@@ -67,31 +89,11 @@ __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64
     const std::int32_t b = tokens.sequence[token];
     const std::int32_t position = tokens.position[token];
     for (int first = tid % 16 * 4; first < pairs; first += 64) {
-      std::uint64_t turn[4];
-      std::int64_t at[4] = {position, position, position, position};
       const auto* known = reinterpret_cast<const ulonglong2*>(turns + first);
-      turn[0] = known[0].x;
-      turn[1] = known[0].y;
-      turn[2] = known[1].x;
-      turn[3] = known[1].y;
-      if (!same_turns) {
-#pragma unroll 1
-        for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
-      }
-      if (rope.mrope != MropeMode::none) {
-#pragma unroll 1
-        for (int e = 0; e < 4; ++e) {
-          set_element(at, e, core::rope_position(rope, first + e, b, tokens.index[token], position));
-        }
-      }
+      std::uint64_t turn[4] = {known[0].x, known[0].y, known[1].x, known[1].y};
       float c[4];
       float s[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at[e]) * turn[e]);
-        c[e] = core::mul_rn(t.cos, rope.attention_factor);
-        s[e] = core::mul_rn(t.sin, rope.attention_factor);
-      }
+      rope_of_4(rope, first, turn, !same_turns, b, tokens.index[token], position, c, s);
       float* row = rows.cosines(token) + first;
       *reinterpret_cast<float4*>(row) = {c[0], c[1], c[2], c[3]};
       *reinterpret_cast<float4*>(row + pairs) = {s[0], s[1], s[2], s[3]};

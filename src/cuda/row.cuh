@@ -94,18 +94,15 @@ using InputStage = RowStage<2 * Shape::kDim>;
 template <class Shape>
 inline constexpr int kStageBytes = Shape::kRows* InputStage<Shape>::kStride;
 
-/// Reads the lane's chunks of a row of a stage that all lanes of the warp have waited for.
+/// Reads the lane's chunks of a row of T.
 template <class Shape>
-__device__ __forceinline__ void read_row(RawRow<Shape>& raw, const char* stage, int row, RowLane at) {
+__device__ __forceinline__ void read_row(RawRow<Shape>& raw, const void* row, RowLane at) {
 #pragma unroll
   for (int i = 0; i < Shape::kSlots; ++i) {
     const int s = at.lane + i * Shape::kLanes;
     if (!has_slot<Shape>(s)) continue;
-    const auto read = [&](int chunk) {
-      return *reinterpret_cast<const uint4*>(stage + InputStage<Shape>::place(row, chunk));
-    };
-    raw.chunk[i][0] = read(at.map.first(s));
-    raw.chunk[i][1] = read(at.map.second(s, Shape::kPairs));
+    raw.chunk[i][0] = static_cast<const uint4*>(row)[at.map.first(s)];
+    raw.chunk[i][1] = static_cast<const uint4*>(row)[at.map.second(s, Shape::kPairs)];
   }
 }
 
@@ -243,15 +240,42 @@ __device__ __forceinline__ float2 raw_range(const RawRow<Shape>& row, RowLane at
   return reduce_range<Shape>(core::min_nan(low.x, low.y), core::max_nan(high.x, high.y));
 }
 
-/// Stores the row rounded to T at `data`.
-template <class Shape, class T>
-__device__ __forceinline__ void store_same(char* data, const Row<Shape>& row, RowLane at) {
+/// Where byte `at` of a stored row goes: one behind the other.
+struct LinearRow {
+  char* data;
+
+  __device__ char* operator()(int at) const { return data + at; }
+};
+
+/// The same with the 16-byte pieces exchanged: piece i goes to i ^ flip / 16.
+struct SwizzledRow {
+  char* data;
+  int flip;
+
+  __device__ char* operator()(int at) const { return data + (at ^ flip); }
+};
+
+/// Stores the row rounded to T.
+template <class Shape, class T, class Place>
+__device__ __forceinline__ void store_same(Place to, const Row<Shape>& row, RowLane at) {
 #pragma unroll
   for (int i = 0; i < Shape::kSlots; ++i) {
     const int s = at.lane + i * Shape::kLanes;
     if (!has_slot<Shape>(s)) continue;
-    *reinterpret_cast<uint4*>(data + 16 * at.map.first(s)) = pack_chunk<T>(row.x[i][0]);
-    *reinterpret_cast<uint4*>(data + 16 * at.map.second(s, Shape::kPairs)) = pack_chunk<T>(row.x[i][1]);
+    *reinterpret_cast<uint4*>(to(16 * at.map.first(s))) = pack_chunk<T>(row.x[i][0]);
+    *reinterpret_cast<uint4*>(to(16 * at.map.second(s, Shape::kPairs))) = pack_chunk<T>(row.x[i][1]);
+  }
+}
+
+/// Stores the row as it was read.
+template <class Shape, class Place>
+__device__ __forceinline__ void store_raw(Place to, const RawRow<Shape>& row, RowLane at) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    const int s = at.lane + i * Shape::kLanes;
+    if (!has_slot<Shape>(s)) continue;
+    *reinterpret_cast<uint4*>(to(16 * at.map.first(s))) = row.chunk[i][0];
+    *reinterpret_cast<uint4*>(to(16 * at.map.second(s, Shape::kPairs))) = row.chunk[i][1];
   }
 }
 
@@ -285,9 +309,9 @@ __device__ __forceinline__ std::uint32_t encode_chunk_int4(const float (&x)[8], 
   return word;
 }
 
-/// Stores the row's codes at `data`.
-template <class Shape, int Bits, bool kClamp>
-__device__ __forceinline__ void store_codes(char* data, const Row<Shape>& row, core::RowEncoder e, RowLane at) {
+/// Stores the row's codes.
+template <class Shape, int Bits, bool kClamp, class Place>
+__device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, core::RowEncoder e, RowLane at) {
 #pragma unroll
   for (int i = 0; i < Shape::kSlots; ++i) {
     const int s = at.lane + i * Shape::kLanes;
@@ -298,39 +322,40 @@ __device__ __forceinline__ void store_codes(char* data, const Row<Shape>& row, c
       const uint2 a = encode_chunk_int8<kClamp>(row.x[i][0], e);
       const uint2 b = encode_chunk_int8<kClamp>(row.x[i][1], e);
       if (at.map.adjacent) {
-        *reinterpret_cast<uint4*>(data + 16 * s) = {a.x, a.y, b.x, b.y};
+        *reinterpret_cast<uint4*>(to(16 * s)) = {a.x, a.y, b.x, b.y};
       } else {
-        *reinterpret_cast<uint2*>(data + 8 * first) = a;
-        *reinterpret_cast<uint2*>(data + 8 * second) = b;
+        *reinterpret_cast<uint2*>(to(8 * first)) = a;
+        *reinterpret_cast<uint2*>(to(8 * second)) = b;
       }
     } else {
       const std::uint32_t a = encode_chunk_int4<kClamp>(row.x[i][0], e);
       const std::uint32_t b = encode_chunk_int4<kClamp>(row.x[i][1], e);
       if (at.map.adjacent) {
-        *reinterpret_cast<uint2*>(data + 8 * s) = {a, b};
+        *reinterpret_cast<uint2*>(to(8 * s)) = {a, b};
       } else {
-        *reinterpret_cast<std::uint32_t*>(data + 4 * first) = a;
-        *reinterpret_cast<std::uint32_t*>(data + 4 * second) = b;
+        *reinterpret_cast<std::uint32_t*>(to(4 * first)) = a;
+        *reinterpret_cast<std::uint32_t*>(to(4 * second)) = b;
       }
     }
   }
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, puts its codes at `data` and returns {scale, zero}. All
+/// Quantises the row, whose minimum and maximum are `range`, stores its codes if `valid` and returns {scale, zero}. All
 /// lanes of the warp call it.
-template <class Shape, class T, int Bits>
-__device__ __forceinline__ core::QuantParam<T> store_quantised(char* data, const Row<Shape>& row, float2 range,
-                                                               RowLane at) {
+template <class Shape, class T, int Bits, class Place>
+__device__ __forceinline__ core::QuantParam<T> store_quantised(Place to, const Row<Shape>& row, float2 range,
+                                                               RowLane at, bool valid = true) {
   const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
   const core::RowEncoder e = core::row_encoder<T>(p);
   // Rounding of scale and zero can push codes out of range, but rarely does. Codes grow with x, so the row's ends tell
   // whether any element of the warp's rows needs clamping (NaN fails both comparisons).
   const bool inside = core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
                       core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
-  if (__all_sync(0xffffffffu, inside)) {
-    store_codes<Shape, Bits, false>(data, row, e, at);
-  } else {
-    store_codes<Shape, Bits, true>(data, row, e, at);
+  const bool all_inside = __all_sync(0xffffffffu, inside) != 0;
+  if (valid && all_inside) {
+    store_codes<Shape, Bits, false>(to, row, e, at);
+  } else if (valid) {
+    store_codes<Shape, Bits, true>(to, row, e, at);
   }
   return p;
 }

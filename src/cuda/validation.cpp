@@ -134,8 +134,11 @@ void validate_contents(const AttentionArgs& args, Stream stream) {
   copies.fetch(host.cu_q, args.batch + 1, "cu_q");
   copies.fetch(host.cu_k, args.batch + 1, "cu_k");
   copies.fetch(host.table, args.batch, kOwner);
+  copies.fetch(host.fuse_write.readonly_blocks, args.batch, "fuse_write.readonly_blocks");
+  if (args.fuse_write.k != nullptr || args.rotate_q) copies.fetch(host.rope, args.batch);
   common::check_lengths(host);
   check_block_memory(kOwner, host, [&](std::int32_t b) { return common::read_blocks(host, b); });
+  if (args.fuse_write.k != nullptr) common::check_no_overlap(common::write_of(host), kOwner);
 }
 
 }  // namespace pagedkv::cuda

@@ -23,6 +23,10 @@ struct CudaFlatten : FlattenFixture {
   void run() { pagedkv::cuda::flatten_kv(args, kValidation, nullptr); }
 };
 
+struct CudaFusedDecode : FusedFixture {
+  void run() { pagedkv::cuda::decode(args, workspace, nullptr); }
+};
+
 template <class F>
 Table write_table() {
   Table table = cache_arguments<F>("WriteKvArgs");
@@ -80,6 +84,7 @@ TEST(CudaBadArguments, WithoutReadingArrays) {
   EXPECT_GT(flatten.size(), 40U);
   expect_errors(write);
   expect_errors(flatten);
+  expect_errors(without_contents(fused_arguments<CudaFusedDecode>()));
 }
 
 TEST(CudaBadArguments, FullValidationReadsArrays) {

@@ -201,8 +201,7 @@ pagedkv::AttentionArgs Case::args() {
   return a;
 }
 
-Result Case::run(Op op, int threads) {
-  pagedkv::AttentionArgs a = args();
+Result Case::run(Op op, int threads, pagedkv::AttentionArgs a) {
   const oracle::Type type = spec_.o_is_f32 ? oracle::Type::f32 : support::to_oracle(layout_.dtype);
   const auto element = static_cast<std::size_t>(oracle::bytes_of(type));
   const auto rows = static_cast<std::size_t>(cu_q_.back()) * static_cast<std::size_t>(spec_.q_heads);

@@ -68,7 +68,9 @@ class Case {
 
   /// Runs the operation on poisoned outputs and a poisoned workspace of exactly the size asked for. Fails the test if
   /// anything outside the rows of o and lse was written or an element was not.
-  Result run(Op op, int threads);
+  Result run(Op op, int threads) { return run(op, threads, args()); }
+  /// The same with other arguments; o and lse are this case's.
+  Result run(Op op, int threads, pagedkv::AttentionArgs a);
 
   /// The stored row of a local token, K or V, by the oracle's reading of the cache.
   std::vector<double> stored_row(int sequence, int kv_head, bool value, int local) const;
@@ -89,8 +91,10 @@ class Case {
   };
   Expected expected() const;
 
- private:
+  /// The block that holds a local token.
   char* block_of(int sequence, int local) const;
+
+ private:
   std::vector<double> query(int sequence, int token, int head) const;
 
   CaseSpec spec_;

@@ -203,6 +203,30 @@ struct AttentionFixture : CacheFixture<pagedkv::AttentionArgs> {
   static constexpr std::size_t kAlignment = 256;
 };
 
+/// decode() that writes the new tokens and prepares the queries.
+struct FusedFixture : AttentionFixture<true> {
+  support::Tensor k{oracle::Type::f16, std::vector<double>(kNewTokens* kHeads* kDim, 1.0)};
+  support::Tensor v{oracle::Type::f16, std::vector<double>(kNewTokens* kHeads* kDim, 2.0)};
+  support::Tensor bias{oracle::Type::f16, std::vector<double>(kQHeads* kDim, 0.5)};
+  std::vector<std::int32_t> readonly = {0, 0};
+
+  FusedFixture() {
+    args.fuse_write = {k.at(0),    v.at(0),    pagedkv::packed_strides(kHeads, kDim),
+                       bias.at(0), bias.at(0), readonly.data()};
+    args.rope = rope_table();
+    args.rotate_q = true;
+    args.q_bias = bias.at(0);
+    const std::size_t bytes = pagedkv::cpu::decode_workspace_bytes(args, exec);
+    own_memory = support::Poisoned(bytes + 256);
+    const auto address = reinterpret_cast<std::uintptr_t>(own_memory.data());
+    workspace = {own_memory.data() + (256 - address % 256), bytes};
+  }
+  std::string why_touched() const { return AttentionFixture<true>::why_touched() + slab.why_touched(); }
+
+ private:
+  support::Poisoned own_memory{0};
+};
+
 struct MergeFixture {
   static constexpr int kParts = 2;
   static constexpr int kRows = 3;

@@ -184,4 +184,31 @@ Table stride_arguments(const std::string& owner, const std::string& field, paged
   };
 }
 
+/// What decode() takes for the new tokens and the queries besides attention.
+template <class F>
+Table fused_arguments() {
+  const std::string o = "AttentionArgs.";
+  const std::string w = o + "fuse_write.";
+  const std::string address = "an address aligned to 16 bytes";
+  Table table = {
+      bad<F>(w + "k", "*", address, [](F& f) { f.args.fuse_write.k = f.k.at(4); }),
+      bad<F>(w + "v", "*", "null without fuse_write.k", [](F& f) { f.args.fuse_write.k = nullptr; }),
+      bad<F>(w + "v", "null", address, [](F& f) { f.args.fuse_write.v = nullptr; }),
+      bad<F>(w + "v", "*", address, [](F& f) { f.args.fuse_write.v = f.v.at(4); }),
+      bad<F>(w + "k_bias", "*", "null or " + address, [](F& f) { f.args.fuse_write.k_bias = f.bias.at(4); }),
+      bad<F>(w + "v_bias", "*", "null or " + address, [](F& f) { f.args.fuse_write.v_bias = f.bias.at(4); }),
+      bad<F>(w + "readonly_blocks", "*", "null or an address aligned to 4 bytes",
+             [](F& f) { f.args.fuse_write.readonly_blocks = misaligned(f.readonly.data()); }),
+      bad<F>(w + "readonly_blocks[1]", "-1", "at least 0", [](F& f) { f.readonly[1] = -1; }),
+      bad<F>(o + "q_bias", "*", "null or " + address, [](F& f) { f.args.q_bias = f.bias.at(4); }),
+  };
+  for (const Table& more :
+       {stride_arguments<F>("AttentionArgs", "fuse_write.strides",
+                            [](F& f) -> pagedkv::TokenStrides& { return f.args.fuse_write.strides; }),
+        rope_arguments<F>("AttentionArgs")}) {
+    table.insert(table.end(), more.begin(), more.end());
+  }
+  return table;
+}
+
 }  // namespace bad_arguments

@@ -125,6 +125,20 @@ TEST(BadArguments, Decode) {
   });
 }
 
+TEST(BadArguments, FusedDecode) {
+  expect_good<FusedFixture>();
+  expect_errors(fused_arguments<FusedFixture>());
+  const std::size_t needed = FusedFixture().workspace.bytes;
+  expect_errors({bad<FusedFixture>("Workspace.bytes", std::to_string(needed - 1), "at least " + std::to_string(needed),
+                                   [](FusedFixture& f) { --f.workspace.bytes; })});
+  using F = AttentionFixture<false>;
+  expect_errors({
+      bad<F>(kOwner + "fuse_write.k", "*", "null for prefill", [](F& f) { f.args.fuse_write.k = f.q.at(0); }),
+      bad<F>(kOwner + "q_bias", "*", "null for prefill", [](F& f) { f.args.q_bias = f.q.at(0); }),
+      bad<F>(kOwner + "rotate_q", "true", "false for prefill", [](F& f) { f.args.rotate_q = true; }),
+  });
+}
+
 TEST(BadArguments, MergePartials) {
   using F = MergeFixture;
   expect_good<F>();

@@ -18,13 +18,13 @@ using namespace attention;
 constexpr std::uintptr_t kWorkspaceAlignment = 256;
 constexpr std::int32_t kMaxDecodeTokens = 16;
 
-void check(const AttentionArgs& args) {
-  common::check_args(args, common::Backend::cpu);
+void check(const AttentionArgs& args, bool decode) {
+  common::check_args(args, common::Backend::cpu, decode);
   common::check_lengths(args);
 }
 
 void check_decode(const DecodeArgs& args) {
-  check(args);
+  check(args, true);
   if (!args.causal) common::reject("AttentionArgs", "causal", "false", "true for decode; prefill takes both");
   for (std::int32_t b = 0; b < args.batch; ++b) {
     const std::int32_t q_len = args.cu_q[b + 1] - args.cu_q[b];
@@ -36,25 +36,60 @@ void check_decode(const DecodeArgs& args) {
   }
 }
 
+/// Bytes in front of the rest of the workspace for queries that apply_rope() has worked on.
+std::size_t query_bytes(const AttentionArgs& args) {
+  if (args.q_bias == nullptr && !args.rotate_q) return 0;
+  const std::int64_t bytes =
+      std::int64_t{args.cu_q[args.batch]} * args.q_heads * args.layout.head_dim * dtype_bytes(args.layout.dtype);
+  return (static_cast<std::size_t>(bytes) + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+
+/// Puts the new tokens into the cache and the finished queries at `queries`, as far as the arguments ask for it, and
+/// returns the arguments of what is left to do.
+AttentionArgs prepare(const AttentionArgs& args, char* queries, Exec exec) {
+  if (args.fuse_write.k != nullptr) write_kv(common::write_of(args), exec);
+  if (query_bytes(args) == 0) return args;
+  ApplyRopeArgs rope;
+  rope.dtype = args.layout.dtype;
+  rope.heads = args.q_heads;
+  rope.head_dim = args.layout.head_dim;
+  rope.batch = args.batch;
+  rope.cu_q = args.cu_q;
+  rope.cu_k = args.cu_k;
+  rope.x = args.q;
+  rope.x_strides = args.q_strides;
+  rope.y = queries;
+  rope.y_strides = packed_strides(args.q_heads, args.layout.head_dim);
+  rope.bias = args.q_bias;
+  if (args.rotate_q) rope.rope = args.rope;
+  apply_rope(rope, exec);
+  AttentionArgs rest = args;
+  rest.q = queries;
+  rest.q_strides = rope.y_strides;
+  return rest;
+}
+
 std::size_t workspace_bytes(const AttentionArgs& args, Exec exec) {
   const int threads = resolve_threads(exec.threads);
   if (args.batch == 0) return 0;
   const Problem problem(args);
-  return WorkspaceMap(problem, make_plan(problem, threads), nullptr).bytes;
+  return query_bytes(args) + WorkspaceMap(problem, make_plan(problem, threads), nullptr).bytes;
 }
 
-void run(const AttentionArgs& args, Workspace workspace, Exec exec) {
+void run(const AttentionArgs& given, Workspace workspace, Exec exec) {
   const int threads = resolve_threads(exec.threads);
-  if (args.batch == 0) return;
-  const Problem problem(args);
-  const Plan plan = make_plan(problem, threads);
-  const std::size_t needed = WorkspaceMap(problem, plan, nullptr).bytes;
+  if (given.batch == 0) return;
+  const std::size_t needed = workspace_bytes(given, exec);
   if (needed == 0) return;
   common::check_pointer("Workspace", "data", workspace.data, kWorkspaceAlignment);
   if (workspace.bytes < needed) {
     common::reject("Workspace", "bytes", workspace.bytes, fmt::format("at least {}", needed));
   }
-  const WorkspaceMap map(problem, plan, static_cast<char*>(workspace.data));
+  char* memory = static_cast<char*>(workspace.data);
+  const AttentionArgs args = prepare(given, memory, exec);
+  const Problem problem(args);
+  const Plan plan = make_plan(problem, threads);
+  const WorkspaceMap map(problem, plan, memory + query_bytes(given));
   const Kernels kernels = current_kernels();
   list_items(problem, plan, map.items, map.folds);
   const auto scratch_of = [&](int worker) {
@@ -78,7 +113,7 @@ std::size_t decode_workspace_bytes(const DecodeArgs& args, Exec exec) {
 }
 
 std::size_t prefill_workspace_bytes(const PrefillArgs& args, Exec exec) {
-  check(args);
+  check(args, false);
   return workspace_bytes(args, exec);
 }
 
@@ -88,7 +123,7 @@ void decode(const DecodeArgs& args, Workspace workspace, Exec exec) {
 }
 
 void prefill(const PrefillArgs& args, Workspace workspace, Exec exec) {
-  check(args);
+  check(args, false);
   run(args, workspace, exec);
 }
 

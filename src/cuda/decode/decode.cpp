@@ -16,7 +16,7 @@ constexpr std::int32_t kMaxQueries = 16;
 constexpr std::uintptr_t kWorkspaceAlignment = 256;
 
 void check_decode(const DecodeArgs& a) {
-  common::check_args(a, common::Backend::cuda);
+  common::check_args(a, common::Backend::cuda, true);
   if (!a.causal) common::reject(kOwner, "causal", "false", "true");
   common::check_range(kOwner, "max_q_len", a.max_q_len, a.batch > 0 ? 1 : 0, kMaxQueries);
   const std::int32_t len = a.layout.block_len;

@@ -54,6 +54,11 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.window = a.window;
   p.sinks = a.sinks;
   p.own = core::Ownership(a.cp);
+  p.fuse_write = a.fuse_write;
+  p.rope = a.rope;
+  p.q_bias = a.q_bias;
+  p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
+  p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
   p.max_splits = partials.splits;
   p.partial_o = static_cast<float*>(workspace.data);
   p.partial_ml = reinterpret_cast<float2*>(static_cast<char*>(workspace.data) + partials.o_bytes);

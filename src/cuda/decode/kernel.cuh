@@ -11,6 +11,7 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
+#include "cuda/decode/token_rows.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -65,7 +66,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
                             start.seq.q_len * p.group);
 
-  Loader<K, V, D, kRows> loader(p, start, own_shared.loader);
+  Loader<K, V, D, kRows> loader(p, start, own_shared.loader, ring);
   int stage = 0;  // the free one; the others are in flight, oldest first
 #pragma unroll 1
   for (int i = 1; i < kStages; ++i) loader.issue(ring_address + i * S::kBytes);
@@ -84,8 +85,14 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
       const Cursor& item = current.get();
       const int rows = item.seq.q_len * p.group;
       const int row0 = item.row_tile * kRows;
-      prepare_queries<T, K, N, D>(q, p, raw);
       const int history = item.seq.k_len - item.seq.q_len;
+      if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
+        char* prepared = ring + stage * S::kBytes;
+        prepare_query_rows<T, D, N>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
+        __syncwarp();
+        fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
+      }
+      prepare_queries<T, K, N, D>(q, p, raw);
       const int history_local = local_count(p, history);
       if (lane == 0) {
         visible.history = history_local;
@@ -121,35 +128,48 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
 
     const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
     st.reset();
-    for (int i = tiles.begin; i < tiles.end; ++i) {
-      loader.issue(ring_address + stage * S::kBytes);
-      stage = stage + 1 == kStages ? 0 : stage + 1;
-      ptx::wait_copies<kStages - 1>();
-      __syncwarp();
+    // At most the warp's last tile of an item has new tokens, which are not more than 16.
+    const bool writes = p.fuse_write.k != nullptr && tiles.begin < tiles.end &&
+                        has_new_tokens(p, current.get(), tiles.token<kTokens>(tiles.end - 1) + kTokens);
+    if (writes) prefetch_new_tokens<T, D>(p, current.get());
+    for (int i = tiles.begin; i < tiles.end;) {
+      int stop = tiles.end;
+      if (writes && i < tiles.end - 1) {
+        stop = tiles.end - 1;
+      } else if (writes) {
+        const int oldest = stage + 1 == kStages ? 0 : stage + 1;
+        write_new_tokens<T, K, V, D>(p, current.get(), ring + oldest * S::kBytes, tiles.token<kTokens>(i));
+      }
+      for (; i < stop; ++i) {
+        loader.issue(ring_address + stage * S::kBytes);
+        stage = stage + 1 == kStages ? 0 : stage + 1;
+        ptx::wait_copies<kStages - 1>();
+        __syncwarp();
 
-      const std::uint32_t tile = ring_address + stage * S::kBytes;
-      const char* tile_data = ring + stage * S::kBytes;
-      const int t = tiles.token<kTokens>(i);
-      float s[kTokens / 16][N][4];
-      std::uint32_t prob[kTokens / 16][N][2];
-      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
-      const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
-      const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
-      if (t >= full_from && t + kTokens <= full_to) {
-        Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-      } else {
-        Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-      }
-      value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
-      if constexpr (V != KvType::same) {
-        const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
-#pragma unroll
-        for (int m = 0; m < kTokens / 16; ++m) {
-#pragma unroll
-          for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
+        const std::uint32_t tile = ring_address + stage * S::kBytes;
+        const char* tile_data = ring + stage * S::kBytes;
+        const int t = tiles.token<kTokens>(i);
+        float s[kTokens / 16][N][4];
+        std::uint32_t prob[kTokens / 16][N][2];
+        key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
+        const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
+        const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
+        if (t >= full_from && t + kTokens <= full_to) {
+          Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
+        } else {
+          Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
         }
+        value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
+        if constexpr (V != KvType::same) {
+          const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
+#pragma unroll
+          for (int m = 0; m < kTokens / 16; ++m) {
+#pragma unroll
+            for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
+          }
+        }
+        __syncwarp();
       }
-      __syncwarp();
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
                                                warp * kStages * S::kBytes + stage * S::kBytes, exchange);

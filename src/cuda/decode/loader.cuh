@@ -7,22 +7,11 @@
 #include "cuda/decode/params.h"
 #include "cuda/decode/policy.h"
 #include "cuda/decode/schedule.cuh"
+#include "cuda/decode/stage.cuh"
+#include "cuda/decode/token_rows.cuh"
 #include "cuda/ptx/async_copy.cuh"
 
 namespace pagedkv::cuda::impl::decode {
-
-/// Where a stage of the ring holds what. Rows are swizzled in 16-byte chunks (policy.h).
-template <KvType K, KvType V, int D>
-struct Stage {
-  static constexpr int kTokens = tile_tokens(K, V, D);
-  static constexpr int kRowK = row_bytes(K, D);
-  static constexpr int kRowV = row_bytes(V, D);
-  static constexpr bool kShared = shares_rows(D);
-  static constexpr int kV = kShared ? 0 : kTokens * kRowK;
-  static constexpr int kParamK = kTokens * data_bytes(K, V, D);
-  static constexpr int kParamV = kParamK + (kShared ? 0 : kTokens * param_bytes(K));
-  static constexpr int kBytes = stage_bytes(K, V, D);
-};
 
 /// Tiles of this warp in an item, counted by `i`: tile i starts at token `token(i)`.
 struct WarpTiles {
@@ -55,6 +44,8 @@ struct WarpTiles {
 /// What a loader keeps in shared memory, because it is needed once per tile or less and registers are scarce.
 struct LoaderShared {
   Cursor next;               ///< the item after the one being issued
+  int end;                   ///< one past the keys of the item being issued
+  char* ring;                ///< the warp's
   std::uint64_t block[32];   ///< where the K data of each piece of the item's tiles is: entry e of piece e % pieces
   std::int64_t param_shift;  ///< from there to the parameters
 };
@@ -65,13 +56,14 @@ class Loader {
   static constexpr int kTokens = S::kTokens;
 
  public:
-  /// `shared` is this warp's alone.
-  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared)
+  /// `shared` is this warp's alone, as is the ring that stages belong to.
+  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared, char* ring)
       : p_(p), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
+    if (lane_ == 0) shared.ring = ring;
     request(start);
     next_.set(start);
   }
@@ -125,6 +117,8 @@ class Loader {
           reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
     }
     __syncwarp();
+    if (lane_ == 0) shared_.end = last_;
+    if (p_.fuse_write.k != nullptr) last_ = min(max(first_new_token(p_, c), first_), last_);
     shared_.block[lane_] =
         block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
     if (lane_ == 0) {
@@ -143,16 +137,21 @@ class Loader {
     return min(kTileShift, p_.block_shift);
   }
 
+  /// What lies at a shared memory address in the ring.
+  __device__ char* pointer(std::uint32_t address) const {
+    return shared_.ring + (address - ptx::shared_address(shared_.ring));
+  }
+
   /// K data of the block that holds the token `in_tile` tokens into tile i_.
   __device__ const char* block_of(int in_tile) const {
     const int entry = ((i_ - begin_) * kTokens + in_tile) >> piece_shift();
     return reinterpret_cast<const char*>(shared_.block[entry]);
   }
 
-  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last_) become zero;
-  /// `t` is the token of the first row.
+  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last_) become zero,
+  /// but those that this call writes, [last_, end), are left alone; `t` is the token of the first row.
   template <bool Whole, int Row, int Count>
-  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t) {
+  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int end) {
     constexpr int kChunks = Count * Row / 16;
 #pragma unroll
     for (int c = 0; c < kChunks; c += 32) {
@@ -165,6 +164,7 @@ class Loader {
         ptx::copy_async_16(dst, from + lane_ * 16 + c * 16, policy_);
       } else {
         const bool valid = t + row >= first_ && t + row < last_;
+        if (t + row >= last_ && t + row < end) continue;
         ptx::copy_async_16(dst, from + x * 16, valid ? 16u : 0u, policy_);
       }
     }
@@ -174,9 +174,9 @@ class Loader {
   __device__ __forceinline__ void copy_tile(std::uint32_t stage, int t) {
     const char* block = block_of(0);
     const int row = t & ((1 << p_.block_shift) - 1);
-    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t);
+    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, last_);
     if constexpr (!S::kShared)
-      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t);
+      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, last_);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
         const char* from = block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
@@ -188,14 +188,15 @@ class Loader {
   /// Any tile, 16 tokens at a time.
   __device__ void copy_pieces(std::uint32_t stage, int t) {
     const int mask = (1 << p_.block_shift) - 1;
+    const int end = shared_.end;
 #pragma unroll 1
     for (int sub = 0; sub < kTokens; sub += 16) {
       const char* block = block_of(sub);
       const int row = (t + sub) & mask;
-      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub);
+      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub, end);
       if constexpr (!S::kShared)
         copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
-                                       t + sub);
+                                       t + sub, end);
     }
     if constexpr (kParams > 0) {
       const int x = lane_ % (kTokens / 4) * 4;
@@ -203,9 +204,18 @@ class Loader {
       if (lane_ < kParams * kTokens / 4) {
         const char* from =
             block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
+        const std::uint32_t to = stage + S::kParamK + lane_ * 16;
+        if (last_ < end && t + x + 4 > last_ && t + x < end) {  // next to those of new tokens, which come later
+#pragma unroll 1
+          for (int i = 0; i < 4; ++i) {
+            if (t + x + i < last_) ptx::copy_async_4(to + 4 * i, from + 4 * i);
+            if (t + x + i >= end) *reinterpret_cast<std::uint32_t*>(pointer(to + 4 * i)) = 0;
+          }
+          return;
+        }
         // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
         const int valid = t + x + 3 >= first_ ? min(max(last_ - (t + x), 0), 4) : 0;
-        ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
+        ptx::copy_async_16(to, from, static_cast<std::uint32_t>(4 * valid), policy_);
       }
     }
   }
@@ -227,7 +237,7 @@ class Loader {
   int i_;
   int begin_;
   int first_;
-  int last_;
+  int last_;  ///< one past the keys to copy; those from there to shared_.end are written by this call
 };
 
 }  // namespace pagedkv::cuda::impl::decode

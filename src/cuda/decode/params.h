@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "pagedkv/core/context_parallel.h"
+#include "pagedkv/core/rope.h"
 #include "pagedkv/ops.h"
 
 namespace pagedkv::cuda::impl::decode {
@@ -52,6 +53,11 @@ struct Params {
   int window;
   const float* sinks;
   core::Ownership own;
+  FuseWrite fuse_write;  ///< of the new tokens; k null: none
+  bool prepare_q;        ///< q gets q_bias and q_rope_dim channels of RoPE
+  const void* q_bias;
+  int q_rope_dim;
+  core::RopeTable rope;
   int max_splits;      ///< splits that a row's partial results have room for
   float* partial_o;    ///< [max_total_q][q_heads][max_splits][head_dim]
   float2* partial_ml;  ///< [max_total_q][q_heads][max_splits] maximum (log2 units) and sum

@@ -105,7 +105,7 @@ inline constexpr int kFoldWarps = 4;
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
-  return 128 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (512 + 96 * row_tiles);
+  return 128 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (544 + 96 * row_tiles);
 }
 
 /// Shared memory that all CTAs of a multiprocessor may take together.

@@ -35,35 +35,51 @@ struct RawQueries {
   std::uint32_t word[N][D / 8];
 };
 
+/// The lane's words of column tile n from its row, `from` being the row's start; zero if not `valid`.
+template <class T, KvType K, int N, int D>
+__device__ __forceinline__ void fetch_row(RawQueries<N, D>& raw, int n, const T* from, bool valid) {
+  constexpr int kElements = Convert<K>::kWordElements;  // of a lane's piece of a chunk
+  constexpr int kWords = kElements / 2;
+  from += static_cast<int>(threadIdx.x) % 4 * kElements;
+#pragma unroll
+  for (int c = 0; c < D / (4 * kElements); ++c) {
+    std::uint32_t* w = raw.word[n] + c * kWords;
+    if constexpr (kWords == 4) {
+      const uint4 u = valid ? *reinterpret_cast<const uint4*>(from + c * 4 * kElements) : uint4{0, 0, 0, 0};
+      w[0] = u.x, w[1] = u.y, w[2] = u.z, w[3] = u.w;
+    } else if constexpr (kWords == 2) {
+      const uint2 u = valid ? *reinterpret_cast<const uint2*>(from + c * 4 * kElements) : uint2{0, 0};
+      w[0] = u.x, w[1] = u.y;
+    } else {
+      w[0] = valid ? *reinterpret_cast<const std::uint32_t*>(from + c * 4 * kElements) : 0u;
+    }
+  }
+}
+
 /// Starts loading rows [row0, row0 + 8 N) of a kv head's queries; rows from `rows` on become zero.
 template <class T, KvType K, int N, int D>
 __device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const Params& p, int b, int q_begin, int head,
                                               int row0, int rows) {
-  constexpr int kElements = Convert<K>::kWordElements;  // of a lane's piece of a chunk
-  constexpr int kWords = kElements / 2;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int n = 0; n < N; ++n) {
-    const int row = row0 + n * 8 + lane / 4;
+    const int row = row0 + n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
     const bool valid = row < rows;
     int token = 0;
     int in_group = 0;
     p.group_div(token, in_group, valid ? row : 0);
     const T* from = static_cast<const T*>(p.q) + p.q_strides.batch * b + p.q_strides.start * q_begin +
-                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group) + lane % 4 * kElements;
+                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group);
+    fetch_row<T, K>(raw, n, from, valid);
+  }
+}
+
+/// The same from rows [8 N][D] in shared memory, of which there are `rows`.
+template <class T, KvType K, int N, int D>
+__device__ __forceinline__ void fetch_prepared(RawQueries<N, D>& raw, const char* from, int rows) {
 #pragma unroll
-    for (int c = 0; c < D / (4 * kElements); ++c) {
-      std::uint32_t* w = raw.word[n] + c * kWords;
-      if constexpr (kWords == 4) {
-        const uint4 u = valid ? *reinterpret_cast<const uint4*>(from + c * 4 * kElements) : uint4{0, 0, 0, 0};
-        w[0] = u.x, w[1] = u.y, w[2] = u.z, w[3] = u.w;
-      } else if constexpr (kWords == 2) {
-        const uint2 u = valid ? *reinterpret_cast<const uint2*>(from + c * 4 * kElements) : uint2{0, 0};
-        w[0] = u.x, w[1] = u.y;
-      } else {
-        w[0] = valid ? *reinterpret_cast<const std::uint32_t*>(from + c * 4 * kElements) : 0u;
-      }
-    }
+  for (int n = 0; n < N; ++n) {
+    const int row = n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+    fetch_row<T, K>(raw, n, reinterpret_cast<const T*>(from) + row * D, row < rows);
   }
 }
 

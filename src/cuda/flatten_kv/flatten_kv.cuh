@@ -112,7 +112,7 @@ __device__ __forceinline__ void rotate_rows(const HeadRows<T>& head, const Token
     }
     const float* cosine = rope_rows.cosines(token);
     rotate_row<Shape, R>(row, cosine, cosine + rope_dim / 2, rope_dim, at);
-    store_same<Shape, T>(reinterpret_cast<char*>(head.y + tokens.offset[token]), row, at);
+    store_same<Shape, T>(LinearRow{reinterpret_cast<char*>(head.y + tokens.offset[token])}, row, at);
   }
 }
 

@@ -145,7 +145,7 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
       ring.start(p, tokens, t, h + kStages - 1);
     } else {
       RawRow<Shape> raw;
-      read_row<Shape>(raw, stage, ring.row, at);
+      read_row<Shape>(raw, stage + InputStage<Shape>::place(ring.row, 0), at);
       ring.start(p, tokens, t, h + kStages - 1);
       Row<Shape> row;
       unpack_row<Shape, T>(row, raw);
@@ -154,7 +154,7 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
       }
       rotate_row<Shape, R>(row, t.cosine, t.cosine + p.rope.dim / 2, p.rope.dim, at);
       transform(row, at, t.head + h);
-      char* out = stage + Out::place(ring.row, 0);
+      const LinearRow out{stage + Out::place(ring.row, 0)};
       if constexpr (Type == KvType::same) {
         __syncwarp();  // all lanes have read the stage
         store_same<Shape, T>(out, row, at);

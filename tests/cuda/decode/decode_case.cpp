@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <random>
 
@@ -23,7 +24,7 @@ constexpr std::size_t kGuard = 256;
 
 /// The arrays of a case on the device. `args` points into them.
 struct OnDevice {
-  explicit OnDevice(ops::Case& c) : args(c.args()) {
+  OnDevice(const ops::CaseSpec& spec, const pagedkv::AttentionArgs& host, std::int64_t mrope_rows) : args(host) {
     const auto batch = static_cast<std::size_t>(args.batch);
     const std::int32_t* cu_blocks = args.table.cu_blocks;
     cu_q = keep(args.cu_q, batch + 1);
@@ -35,9 +36,8 @@ struct OnDevice {
     if (args.table.pointers != nullptr) {
       std::vector<std::size_t> order(entries);
       std::iota(order.begin(), order.end(), std::size_t{0});
-      std::mt19937_64 random(c.spec().block_order);
+      std::mt19937_64 random(spec.block_order);
       std::shuffle(order.begin(), order.end(), random);
-      std::vector<char*> pointers;
       for (std::size_t i = 0; i < entries; ++i) {
         pointers.push_back(slab.data() + order[i] * bytes);
         cuda_ok(cudaMemcpy(pointers[i], args.table.pointers[i], bytes, cudaMemcpyHostToDevice));
@@ -46,6 +46,8 @@ struct OnDevice {
       args.table.pointers = table.as<char*>();
     } else {
       slab = DeviceBuffer(args.table.slab, static_cast<std::size_t>(args.table.slab_blocks) * bytes);
+      for (std::size_t i = 0; i < entries; ++i)
+        pointers.push_back(slab.data() + args.table.indices[i] * args.layout.block_bytes);
       table = DeviceBuffer(args.table.indices, entries * sizeof(std::int32_t));
       args.table.indices = table.as<std::int32_t>();
       args.table.slab = slab.data();
@@ -60,12 +62,51 @@ struct OnDevice {
       sinks = DeviceBuffer(args.sinks, static_cast<std::size_t>(args.q_heads) * sizeof(float));
       args.sinks = sinks.as<float>();
     }
+    const auto element = static_cast<std::size_t>(pagedkv::dtype_bytes(args.layout.dtype));
+    const auto dim = static_cast<std::size_t>(args.layout.head_dim);
+    move(args.q_bias, static_cast<std::size_t>(args.q_heads) * dim * element);
+    pagedkv::FuseWrite& w = args.fuse_write;
+    if (w.k != nullptr) {
+      // k and v lie in one array (ops::FusedCase), so v keeps its distance from k.
+      const auto row = static_cast<std::size_t>(args.max_total_q * w.strides.token) * element;
+      const char* host_k = static_cast<const char*>(w.k);
+      const std::ptrdiff_t to_v = w.v == nullptr ? 0 : static_cast<const char*>(w.v) - host_k;
+      move(w.k, row);
+      if (w.v != nullptr) w.v = static_cast<const char*>(w.k) + to_v;
+      move(w.k_bias, static_cast<std::size_t>(args.layout.kv_heads) * dim * element);
+      move(w.v_bias, static_cast<std::size_t>(args.layout.kv_heads) * dim * element);
+      move(w.readonly_blocks, batch * sizeof(std::int32_t));
+    }
+    move(args.rope.base, batch * sizeof(float));
+    move(args.rope.mrope_offsets, batch * sizeof(std::int32_t));
+    move(args.rope.mrope_length, batch * sizeof(std::int32_t));
+    move(args.rope.mrope_delta, batch * sizeof(std::int32_t));
+    move(args.rope.mrope_position_ids, static_cast<std::size_t>(3 * mrope_rows) * sizeof(std::int32_t));
+  }
+
+  /// Makes `p`, unless it is null, point to a copy on the device.
+  template <class V>
+  void move(const V*& p, std::size_t bytes) {
+    if (p == nullptr) return;
+    more.emplace_back(p, bytes);
+    p = reinterpret_cast<const V*>(more.back().data());
+  }
+
+  std::vector<char> read_blocks() const {
+    const auto bytes = static_cast<std::size_t>(args.layout.block_bytes);
+    std::vector<char> all(pointers.size() * bytes);
+    for (std::size_t i = 0; i < pointers.size(); ++i) {
+      cuda_ok(cudaMemcpy(all.data() + i * bytes, pointers[i], bytes, cudaMemcpyDeviceToHost));
+    }
+    return all;
   }
 
   static DeviceBuffer keep(const std::int32_t* x, std::size_t n) { return {x, n * sizeof(std::int32_t)}; }
 
   pagedkv::AttentionArgs args;
   DeviceBuffer cu_q, cu_k, blocks, slab, table, q, sinks;
+  std::vector<DeviceBuffer> more;
+  std::vector<char*> pointers;  ///< block of each table entry
 };
 
 class StreamOwner {
@@ -80,7 +121,9 @@ class StreamOwner {
   cudaStream_t stream_ = nullptr;
 };
 
-void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bool graph) {
+/// `between` is called between the two replays of a graph.
+void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bool graph,
+            const std::function<void()>& between) {
   const StreamOwner stream;
   if (!graph) {
     pagedkv::cuda::decode(args, workspace, pagedkv::cuda::Validation::full, stream.get());
@@ -92,6 +135,8 @@ void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bo
     cuda_ok(cudaStreamEndCapture(stream.get(), &captured));
     cuda_ok(cudaGraphInstantiate(&executable, captured, 0));
     cuda_ok(cudaGraphLaunch(executable, stream.get()));
+    cuda_ok(cudaStreamSynchronize(stream.get()));
+    between();
     cuda_ok(cudaGraphLaunch(executable, stream.get()));
     cuda_ok(cudaStreamSynchronize(stream.get()));
     cudaGraphExecDestroy(executable);
@@ -103,7 +148,7 @@ void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bo
 }  // namespace
 
 ops::Result run(ops::Case& c, const Call& call) {
-  OnDevice on(c);
+  OnDevice on(c.spec(), call.args ? *call.args : c.args(), call.mrope_rows);
   pagedkv::AttentionArgs& a = on.args;
   const ops::CaseSpec& spec = c.spec();
   const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(c.layout().dtype);
@@ -129,8 +174,12 @@ ops::Result run(ops::Case& c, const Call& call) {
   const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
   std::vector<std::uint8_t> workspace(bytes + kGuard, kPoison);
   const DeviceBuffer device_workspace = support::to_device(workspace);
-  launch(a, {device_workspace.data(), bytes}, call.graph);
+  launch(a, {device_workspace.data(), bytes}, call.graph, [&] {
+    if (!call.later_cu_q.empty()) on.cu_q.set(call.later_cu_q.data());
+    if (!call.later_cu_k.empty()) on.cu_k.set(call.later_cu_k.data());
+  });
 
+  if (call.blocks != nullptr) *call.blocks = on.read_blocks();
   device_o.get(o.data());
   device_lse.get(lse.data());
   device_workspace.get(workspace.data());

@@ -2,6 +2,7 @@
 // A case of tests/ops/attention_case.h run on the device.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "ops/attention_case.h"
@@ -17,6 +18,13 @@ struct Call {
   std::vector<std::uint8_t> finished;
   std::vector<std::uint32_t> tree_mask;
   int log_n_length = 0;
+  /// In place of the case's own, with pointers to host memory.
+  std::optional<pagedkv::AttentionArgs> args;
+  std::int64_t mrope_rows = 0;  ///< of args->rope.mrope_position_ids
+  /// cu_q and cu_k that the device gets between the two replays of the graph; empty: they stay.
+  std::vector<std::int32_t> later_cu_q;
+  std::vector<std::int32_t> later_cu_k;
+  std::vector<char>* blocks = nullptr;  ///< gets the blocks as the call leaves them, in the order of the table
 };
 
 /// Runs decode on poisoned outputs and a poisoned workspace of exactly the size asked for. Fails the test if anything

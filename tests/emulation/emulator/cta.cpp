@@ -42,6 +42,7 @@ struct Copy {
   char* to;
   const void* from;
   std::uint32_t bytes;
+  std::uint32_t size;  ///< of the place, zero from `bytes` on
 };
 
 struct Warp;
@@ -445,14 +446,17 @@ char* shared_pointer(std::uint32_t address, std::size_t bytes, std::source_locat
   return cta().shared() + (address - kSharedOrigin);
 }
 
-void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::source_location where) {
-  char* const at = shared_pointer(to, 16, where);
-  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("the source of a copy is not aligned to 16 bytes", where);
-  if (bytes > 16) fail("a copy of more than 16 bytes", where);
+void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t size,
+                std::source_location where) {
+  char* const at = shared_pointer(to, size, where);
+  if (reinterpret_cast<std::uintptr_t>(from) % size != 0) {
+    fail("the source of a copy is not aligned to " + std::to_string(size) + " bytes", where);
+  }
+  if (bytes > size) fail("a copy of more bytes than its place has", where);
   Thread& t = cta().current();
-  t.copies.push_back({at, from, bytes});
+  t.copies.push_back({at, from, bytes, size});
   ++t.open;
-  std::memset(at, kGarbage, 16);
+  std::memset(at, kGarbage, size);
 }
 
 void commit_copies() {
@@ -470,7 +474,7 @@ void wait_copies(int left) {
   for (std::size_t i = 0; i < landed; ++i) {
     const Copy& c = t.copies[i];
     std::memcpy(c.to, c.from, c.bytes);
-    std::memset(c.to + c.bytes, 0, 16 - c.bytes);
+    std::memset(c.to + c.bytes, 0, c.size - c.bytes);
   }
   t.copies.erase(t.copies.begin(), t.copies.begin() + static_cast<std::ptrdiff_t>(landed));
   t.groups.erase(t.groups.begin(), t.groups.begin() + static_cast<std::ptrdiff_t>(groups));

@@ -69,7 +69,8 @@ char* shared_pointer(std::uint32_t address, std::size_t bytes, std::source_locat
 
 /// cp.async of 16 bytes, the first `bytes` of which are read and the others zero. The destination is garbage until the
 /// thread has waited for it.
-void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::source_location where);
+void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t size,
+                std::source_location where);
 void commit_copies();
 void wait_copies(int left);
 

@@ -13,14 +13,17 @@ inline std::uint64_t evict_first_policy() {
   return 0;
 }
 inline void copy_async_16(std::uint32_t to, const void* from, std::uint64_t, Place where = Place::current()) {
-  emulation::copy_async(to, from, 16, where);
+  emulation::copy_async(to, from, 16, 16, where);
 }
 inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint64_t,
                           Place where = Place::current()) {
-  emulation::copy_async(to, from, bytes, where);
+  emulation::copy_async(to, from, bytes, 16, where);
 }
 inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes, Place where = Place::current()) {
-  emulation::copy_async(to, from, bytes, where);
+  emulation::copy_async(to, from, bytes, 16, where);
+}
+inline void copy_async_4(std::uint32_t to, const void* from, Place where = Place::current()) {
+  emulation::copy_async(to, from, 4, 4, where);
 }
 inline void commit_copies() {
   emulation::commit_copies();
