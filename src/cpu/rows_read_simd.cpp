@@ -193,6 +193,7 @@ namespace pagedkv::cpu {
 const ReadKernels& read_kernels(Target target) {
   switch (target) {
 #if HWY_TARGETS & HWY_AVX3
+    case Target::avx512vnni:
     case Target::avx512:
       return N_AVX3::kRead;
 #endif

@@ -310,6 +310,7 @@ namespace pagedkv::cpu {
 const WriteKernels& write_kernels(Target target) {
   switch (target) {
 #if HWY_TARGETS & HWY_AVX3
+    case Target::avx512vnni:
     case Target::avx512:
       return N_AVX3::kWrite;
 #endif

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#define PAGEDKV_WITH_VNNI 1
 #include "cpu/highway_targets.h"
 #include "pagedkv/cpu.h"
 #include "pagedkv/error.h"
@@ -19,7 +20,7 @@ namespace {
 
 constexpr const char* kVariable = "PAGEDKV_CPU_TARGET";
 
-constexpr std::array<std::string_view, 4> kNames = {"avx512", "avx2", "neon", "scalar"};
+constexpr std::array<std::string_view, 5> kNames = {"avx512vnni", "avx512", "avx2", "neon", "scalar"};
 
 struct Available {
   std::vector<Target> targets;
@@ -32,6 +33,7 @@ struct Available {
       targets.push_back(t);
       names.push_back(kNames[static_cast<std::size_t>(t)]);
     };
+    add((usable & HWY_AVX3_DL) != 0, Target::avx512vnni);
     add((usable & HWY_AVX3) != 0, Target::avx512);
     add((usable & HWY_AVX2) != 0, Target::avx2);
     add((usable & HWY_NEON) != 0, Target::neon);

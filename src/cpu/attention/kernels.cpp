@@ -1,6 +1,7 @@
 #include "cpu/attention/kernels.h"
 
 #define HWY_TARGET_INCLUDE "cpu/attention/kernels.cpp"
+#define PAGEDKV_WITH_VNNI 1
 #include "cpu/highway_targets.h"
 // After the limits.
 #include <hwy/foreach_target.h>
@@ -15,6 +16,10 @@ namespace pagedkv::cpu::attention {
 
 Kernels current_kernels() {
   switch (current_target()) {
+#if HWY_TARGETS & HWY_AVX3_DL
+    case Target::avx512vnni:
+      return {N_AVX3_DL::run_item, N_AVX3_DL::run_fold};
+#endif
 #if HWY_TARGETS & HWY_AVX3
     case Target::avx512:
       return {N_AVX3::run_item, N_AVX3::run_fold};

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/attention/problem.h"
 #include "cpu/attention/workspace.h"
@@ -17,8 +18,11 @@
 #define PAGEDKV_CPU_ATTENTION_OUTPUT_INL_H_
 #endif
 
+#include "cpu/attention/integer-inl.h"
 #include "cpu/attention/simd-inl.h"
 #include "cpu/attention/softmax-inl.h"
+
+#include "cpu/attention/vnni_target.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace pagedkv::cpu::attention {
@@ -37,17 +41,19 @@ HWY_INLINE std::int64_t row_offset(const TokenStrides& s, const std::int32_t* cu
   return s.batch * b + s.start * cu[b] + s.token * i + s.head * head;
 }
 
+/// Row r of q as float32, scaled, in the order of K's elements.
 template <Stored T>
-HWY_INLINE void load_query(const Problem& p, const char* from, float* q, float* q_sum) {
+HWY_INLINE void load_query(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
   const DF df;
   const VF scale = hn::Set(df, p.q_scale);
+  float* q = s.q + std::ptrdiff_t{r} * p.head_dim;
   VF total = hn::Zero(df);
   for (std::size_t c = 0; c < static_cast<std::size_t>(p.head_dim) / kLanes; ++c) {
     const VF x = hn::Mul(load<T>(from, c), scale);
     total = hn::Add(total, x);
     hn::Store(x, df, q + c * kLanes);
   }
-  *q_sum = sum(total);
+  s.q_sum[r] = sum(total);
   if (p.k == Stored::int4) {
     float group[kInt4Group];
     for (float* g = q; g < q + p.head_dim; g += kInt4Group) {
@@ -57,7 +63,60 @@ HWY_INLINE void load_query(const Problem& p, const char* from, float* q, float* 
   }
 }
 
-/// The item's rows of q as float32, scaled, in the order of K's elements.
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+/// Row r of q as digits, in the order of turned keys.
+template <Stored T>
+HWY_INLINE void load_query_digits(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
+  const DF df;
+  const auto dim = static_cast<std::size_t>(p.head_dim);
+  const VF scale = hn::Set(df, p.q_scale);
+  float* q = s.scores;  // not in use yet, and as long as any head_dim
+  VF largest = hn::Zero(df);
+  VF check = hn::Zero(df);
+  for (std::size_t c = 0; c < dim / kLanes; ++c) {
+    const VF x = hn::Mul(load<T>(from, c), scale);
+    largest = hn::Max(largest, hn::Abs(x));
+    check = hn::MulAdd(x, hn::Zero(df), check);  // NaN from NaN or infinity
+    hn::Store(x, df, q + c * kLanes);
+  }
+  const FixedScale fixed = fixed_scale(hn::GetLane(hn::MaxOfLanes(df, largest)), sum(check) == 0.0F);
+  if (p.k == Stored::int4) {
+    float group[8];
+    for (float* g = q; g < q + dim; g += 8) {
+      std::copy_n(g, 8, group);
+      for (std::size_t i = 0; i < 8; ++i) g[i] = group[turned_channel<Stored::int4>(i)];
+    }
+  }
+  const DI di;
+  std::uint8_t* to = query_digits(s.q, dim, static_cast<std::size_t>(r));
+  VI total = hn::Zero(di);  // 64 numbers below 2^23 in a lane at most
+  for (std::size_t c = 0; c < dim; c += kLanes) {
+    const VI x = to_fixed(hn::Load(df, q + c), hn::Set(df, fixed.to_fixed));
+    total = hn::Add(total, x);
+    std::uint8_t digits[kDigits][kLanes];
+    store_digits(x, digits[0], kLanes);
+    for (std::size_t quad = 0; quad < kLanes / 4; ++quad, to += kQueryQuad) {
+      for (std::size_t i = 0; i < kDigits; ++i) std::memcpy(to + i * kQueryDigit, digits[i] + 4 * quad, 4);
+    }
+  }
+  alignas(64) std::int32_t lanes[kLanes];
+  hn::Store(total, di, lanes);
+  std::int64_t all = 0;
+  for (const std::int32_t x : lanes) all += x;
+  s.q_unit[r] = fixed.unit;
+  s.q_sum[r] = static_cast<float>(static_cast<double>(all) * static_cast<double>(fixed.unit));
+}
+#endif
+
+template <Stored T>
+HWY_INLINE void load_any_query(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  if (in_integers(p.k)) return load_query_digits<T>(p, from, s, r);
+#endif
+  load_query<T>(p, from, s, r);
+}
+
+/// The item's rows of q.
 HWY_INLINE void load_queries(const Problem& p, const Item& item, const Scratch& s) {
   const AttentionArgs& a = *p.args;
   const std::int64_t bytes = dtype_bytes(a.layout.dtype);
@@ -65,16 +124,15 @@ HWY_INLINE void load_queries(const Problem& p, const Item& item, const Scratch& 
     const std::int32_t head = item.kv_head * p.group + item.head + r % item.heads;
     const std::int64_t offset = row_offset(a.q_strides, a.cu_q, item.batch, item.token + r / item.heads, head);
     const char* from = static_cast<const char*>(a.q) + offset * bytes;
-    float* q = s.q + std::ptrdiff_t{r} * p.head_dim;
     switch (p.q) {
       case Stored::f32:
-        load_query<Stored::f32>(p, from, q, s.q_sum + r);
+        load_any_query<Stored::f32>(p, from, s, r);
         break;
       case Stored::f16:
-        load_query<Stored::f16>(p, from, q, s.q_sum + r);
+        load_any_query<Stored::f16>(p, from, s, r);
         break;
       default:
-        load_query<Stored::bf16>(p, from, q, s.q_sum + r);
+        load_any_query<Stored::bf16>(p, from, s, r);
         break;
     }
   }
@@ -122,7 +180,7 @@ HWY_INLINE void store_row(const Problem& p, float* x, float divisor, T* o) {
     const VF y = hn::Add(hn::Div(hn::Load(df, x + i), all), hn::Zero(df));
     hn::Store(hn::IfThenElse(hn::Eq(y, y), y, nan), df, x + i);
   }
-  if (p.v == Stored::int4) {
+  if (p.v == Stored::int4 && !in_integers(p.v)) {
     float group[kInt4Group];
     for (float* g = x; g < x + p.v_dim; g += kInt4Group) {
       std::copy_n(g, kInt4Group, group);

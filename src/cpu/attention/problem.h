@@ -26,8 +26,13 @@ constexpr int stored_bits(Stored s) {
   return s == Stored::f32 ? 32 : s == Stored::int8 ? 8 : s == Stored::int4 ? 4 : 16;
 }
 
+/// Half the range of codes.
+constexpr float half_range(Stored s) {
+  return s == Stored::int8 ? 128.0F : 8.0F;
+}
+
 /// Keys are handled in tiles of this many local tokens, [kTile*i, kTile*(i+1)).
-inline constexpr std::int32_t kTile = 64;
+inline constexpr std::int32_t kTile = 128;
 
 /// Softmax states are kept per split of this many local tokens, [kSplit*i, kSplit*(i+1)), and folded in split order. A
 /// property of the result's bits, so the same for every call.

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/attention/problem.h"
+#include "cpu/attention/workspace.h"
 #include "hwy/highway.h"
 
 #if defined(PAGEDKV_CPU_ATTENTION_PRODUCTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -20,25 +21,11 @@
 #include "cpu/attention/simd-inl.h"
 #include "cpu/attention/wide-inl.h"
 
+#include "cpu/attention/vnni_target.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace pagedkv::cpu::attention {
 namespace HWY_NAMESPACE {
-
-/// Rows that the kernels handle at once, so that an element is converted once for all of them.
-inline constexpr int kRowsAtOnce = 4;
-
-/// Rows to bring near while others are worked on: rows[t] along with token t.
-struct Ahead {
-  const char* const* rows = nullptr;
-  std::size_t bytes = 0;  ///< of a row; 0 for nothing
-};
-
-/// Lines [begin, end) of a row ahead, in bytes. To the second-level cache: the first would not hold what is in use and
-/// this. Without it decode waits for memory, since blocks are short and pages change often.
-HWY_INLINE void prefetch(const char* row, std::size_t begin, std::size_t end) {
-  constexpr std::size_t kLine = 64;
-  for (std::size_t i = begin; i < end; i += kLine) __builtin_prefetch(row + i, 0, 2);
-}
 
 /// Lane l of the result: a[l] + a[l^H] where (l & H) == 0, else b[l] + b[l^H].
 template <std::size_t H>
@@ -77,13 +64,14 @@ HWY_INLINE VF sums(VF (&a)[kLanes]) {
 /// every token of the tile, readable even outside [first, last).
 template <Stored S, int R>
 HWY_NOINLINE void scores(const float* q, std::size_t head_dim, const char* const* k, std::size_t first,
-                         std::size_t last, float* s, Ahead ahead) {
+                         std::size_t last, float* s, const Ahead& ahead) {
   constexpr std::size_t kPadded = R == 3 ? 4 : R;
   constexpr std::size_t kTokens = kLanes >= kPadded ? kLanes / kPadded : 1;
   const DF df;
   const std::size_t vecs = head_dim / kLanes;
+  Prefetcher near(ahead, (last + kTokens - 1) / kTokens - first / kTokens, 1);
   for (std::size_t t = first / kTokens * kTokens; t < last; t += kTokens) {
-    for (std::size_t j = 0; j < kTokens && ahead.bytes > 0; ++j) prefetch(ahead.rows[t + j], 0, ahead.bytes);
+    near.step();
     VF acc[R][kTokens];
     for (auto& row : acc) {
       for (VF& x : row) x = hn::Zero(df);
@@ -113,10 +101,8 @@ HWY_NOINLINE void scores(const float* q, std::size_t head_dim, const char* const
 /// o[r][kLanes*vec ..] += sum over tokens [first, last) of p[r][t] * v[t][..] for NV vectors and R rows.
 template <Stored S, int R, int NV>
 HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t first, std::size_t last, std::size_t vec,
-                           float* o, std::size_t v_dim, Ahead ahead) {
+                           float* o, std::size_t v_dim, Prefetcher& near) {
   const DF df;
-  const std::size_t ahead_begin = ahead.bytes * vec * kLanes / v_dim;
-  const std::size_t ahead_end = ahead.bytes * (vec + NV) * kLanes / v_dim;
   VF acc[R][NV];
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < NV; ++n) {
@@ -124,7 +110,7 @@ HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t fir
     }
   }
   for (std::size_t t = first; t < last; ++t) {
-    if (ahead.bytes > 0) prefetch(ahead.rows[t], ahead_begin, ahead_end);
+    near.step();
     VF vc[NV];
     for (int n = 0; n < NV; ++n) vc[n] = load<S>(v[t], vec + static_cast<std::size_t>(n));
     for (int r = 0; r < R; ++r) {
@@ -142,22 +128,26 @@ HWY_INLINE void accumulate(const float* p, const char* const* v, std::size_t fir
 /// accumulate() for all of v_dim.
 template <Stored S, int R>
 HWY_NOINLINE void weighted_sum(const float* p, const char* const* v, std::size_t first, std::size_t last, float* o,
-                               std::size_t v_dim, Ahead ahead) {
+                               std::size_t v_dim, const Ahead& ahead) {
   constexpr int kRegisters = kLanes == 16 ? 16 : 8;  // sums that stay in registers
   constexpr int kMost = kRegisters / (R == 3 ? 4 : R) < 8 ? kRegisters / (R == 3 ? 4 : R) : 8;
   const std::size_t vecs = v_dim / kLanes;
+  const std::size_t rest = vecs % kMost;
+  Prefetcher near(ahead, last - first, vecs / kMost + (kMost > 4 ? rest / 4 + rest % 4 : rest));
   std::size_t vec = 0;
-  for (; vec + kMost <= vecs; vec += kMost) accumulate<S, R, kMost>(p, v, first, last, vec, o, v_dim, ahead);
+  for (; vec + kMost <= vecs; vec += kMost) accumulate<S, R, kMost>(p, v, first, last, vec, o, v_dim, near);
   if constexpr (kMost > 4) {
-    for (; vec + 4 <= vecs; vec += 4) accumulate<S, R, 4>(p, v, first, last, vec, o, v_dim, ahead);
+    for (; vec + 4 <= vecs; vec += 4) accumulate<S, R, 4>(p, v, first, last, vec, o, v_dim, near);
   }
-  for (; vec < vecs; ++vec) accumulate<S, R, 1>(p, v, first, last, vec, o, v_dim, ahead);
+  for (; vec < vecs; ++vec) accumulate<S, R, 1>(p, v, first, last, vec, o, v_dim, near);
 }
 
 /// The kernels for rows stored in one way; the arrays are indexed by the number of rows of q, less 1.
 struct RowKernels {
-  using Scores = void (*)(const float*, std::size_t, const char* const*, std::size_t, std::size_t, float*, Ahead);
-  using WeightedSum = void (*)(const float*, const char* const*, std::size_t, std::size_t, float*, std::size_t, Ahead);
+  using Scores = void (*)(const float*, std::size_t, const char* const*, std::size_t, std::size_t, float*,
+                          const Ahead&);
+  using WeightedSum = void (*)(const float*, const char* const*, std::size_t, std::size_t, float*, std::size_t,
+                               const Ahead&);
   using Widen = void (*)(const char* const*, std::size_t, std::size_t, std::size_t, float*);
 
   Scores scores[kRowsAtOnce];

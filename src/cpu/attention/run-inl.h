@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "cpu/attention/problem.h"
@@ -18,16 +19,20 @@
 #define PAGEDKV_CPU_ATTENTION_RUN_INL_H_
 #endif
 
+#include "cpu/attention/integer-inl.h"
 #include "cpu/attention/output-inl.h"
 #include "cpu/attention/products-inl.h"
 #include "cpu/attention/simd-inl.h"
 #include "cpu/attention/softmax-inl.h"
+#include "cpu/attention/wide-inl.h"
+
+#include "cpu/attention/vnni_target.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace pagedkv::cpu::attention {
 namespace HWY_NAMESPACE {
 
-/// Up to this many rows the keys and values are converted on the fly, above it once into a float32 tile.
+/// Up to this many rows, keys and values are converted as they are used, above it once for a tile.
 inline constexpr std::int32_t kDirectRows = kRowsAtOnce;
 
 /// An item under way.
@@ -49,20 +54,28 @@ struct Run {
         head_dim(static_cast<std::size_t>(problem.head_dim)),
         v_dim(static_cast<std::size_t>(problem.v_dim)) {}
 
-  /// Keys and values are converted as they are used, not once into a float32 tile.
   bool direct() const { return rows <= kDirectRows; }
 };
 
-/// The kernels' view of a tile: where its keys and values are, and what to bring near meanwhile.
+/// A tile's keys or values as the kernels take them: one of three ways.
+struct Side {
+  // Row by row, as they are stored; multiplied as integers or by `kernels`.
+  const char* const* rows = nullptr;
+  const RowKernels* kernels = nullptr;
+  Ahead ahead;  ///< what to bring near meanwhile
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  KeyGroups groups;  ///< of keys that are multiplied as integers
+#endif
+
+  const float* wide = nullptr;           ///< keys from widen_keys()
+  const std::uint8_t* turned = nullptr;  ///< from turn_keys() or turn_values()
+};
+
 struct View {
   const Tile& tile;
-  const RowKernels* k_kernels;
-  const char* const* k;
-  Ahead k_ahead;
-  const float* wide_k;  ///< from widen_keys(); null: keys are at k
-  const RowKernels* v_kernels;
-  const char* const* v;
-  Ahead v_ahead;
+  Side k;
+  Side v;
+  Ahead softmax_ahead;  ///< what to bring near during the softmax
 };
 
 /// Part of row r's visible tokens that lies in the tile, in tokens of the tile.
@@ -99,101 +112,213 @@ HWY_INLINE LocalRange in_tile_of_any(const Run& run, std::int32_t r, std::int32_
 /// Dot products of rows [begin, end) with a tile's keys into s.scores. Whatever no row of four sees may be left out.
 HWY_INLINE void score_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
   const Scratch& s = run.s;
+  const Side& k = view.k;
   const auto query = [&](std::int32_t r) { return s.q + std::ptrdiff_t{r} * run.p.head_dim; };
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  const auto digits = [&](std::int32_t r) { return query_digits(s.q, run.head_dim, static_cast<std::size_t>(r)); };
+#endif
   const auto score = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
-  if (view.wide_k == nullptr) {
+  if (k.rows != nullptr) {
     for (std::int32_t r = begin; r < end; r += kRowsAtOnce) {
       const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
       const LocalRange any = in_tile_of_any(run, r, n, view.tile);
       if (any.empty()) continue;
-      view.k_kernels->scores[n - 1](query(r), run.head_dim, view.k, static_cast<std::size_t>(any.first),
-                                    static_cast<std::size_t>(any.last), score(r), view.k_ahead);
+      const auto first = static_cast<std::size_t>(any.first);
+      const auto last = static_cast<std::size_t>(any.last);
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+      if (in_integers(run.p.k)) {
+        integer_kernels(run.p.k).direct_scores[n - 1](digits(r), s.q_unit + r, run.head_dim, k.groups, first, last,
+                                                      score(r), k.ahead);
+        continue;
+      }
+#endif
+      k.kernels->scores[n - 1](query(r), run.head_dim, k.rows, first, last, score(r), k.ahead);
     }
     return;
   }
-  constexpr auto kStep = static_cast<std::int32_t>(kLanes);
-  for (std::int32_t t = view.tile.first / kStep * kStep; t < view.tile.last; t += kStep) {
+  const std::int32_t step = k.turned != nullptr ? kStrip : static_cast<std::int32_t>(kLanes);
+  for (std::int32_t t = view.tile.first / step * step; t < view.tile.last; t += step) {
     for (std::int32_t r = begin; r < end; r += kRowsAtOnce) {
       const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
       const LocalRange any = in_tile_of_any(run, r, n, view.tile);
-      if (any.last <= t || any.first >= t + kStep) continue;
-      kWideScores[n - 1](query(r), run.head_dim, view.wide_k + std::ptrdiff_t{t} * run.p.head_dim, score(r) + t);
+      if (any.last <= t || any.first >= t + step) continue;
+      const std::ptrdiff_t at = std::ptrdiff_t{t} * run.p.head_dim;
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+      if (k.turned != nullptr) {
+        kIntegerScores[n - 1](digits(r), s.q_unit + r, run.head_dim, k.turned + at, score(r) + t);
+        continue;
+      }
+#endif
+      kWideScores[n - 1](query(r), run.head_dim, k.wide + at, score(r) + t);
     }
   }
 }
 
-/// Scores, softmax and weighted sum of rows [begin, end) over a tile.
-HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
+/// Adds the values, weighted by s.scores, to o of rows [begin, end).
+HWY_INLINE void weigh_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
   const Scratch& s = run.s;
-  score_rows(run, begin, end, view);
-  const auto score = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
-  for (std::int32_t r = begin; r < end; ++r) {
-    const LocalRange range = in_tile(run, r, view.tile);
-    if (!range.empty()) soften(run.p, s, r, range, run.k_params, run.v_params, score(r));
+  const Side& v = view.v;
+  const auto weights = [&](std::int32_t r) { return s.scores + std::ptrdiff_t{r - begin} * kTile; };
+  const auto output = [&](std::int32_t r) { return s.o + std::ptrdiff_t{r} * run.p.v_dim; };
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  if (in_integers(run.p.v)) {
+    for (std::int32_t r = begin; r < end; r += kRowsAtOnce) {
+      const std::int32_t n = std::min<std::int32_t>(kRowsAtOnce, end - r);
+      const LocalRange any = in_tile_of_any(run, r, n, view.tile);
+      if (any.empty()) continue;
+      const auto* digits = reinterpret_cast<const std::uint8_t*>(weights(r));
+      const auto first = static_cast<std::size_t>(any.first);
+      const auto last = static_cast<std::size_t>(any.last);
+      const WeightUnit* units = s.weight_unit + (r - begin);
+      if (v.turned != nullptr) {
+        kIntegerWeightedSum[n - 1](digits, units, v.turned, first, last, output(r), run.v_dim);
+      } else {
+        integer_kernels(run.p.v).direct_weighted_sum[n - 1](digits, units, v.rows, first, last, output(r), run.v_dim,
+                                                            v.ahead);
+      }
+    }
+    return;
   }
+#endif
   // Tokens that a row does not see are left out rather than weighted with 0, since their values may be NaN.
   for (std::int32_t r = begin; r < end;) {
     const std::int32_t n = rows_alike(run, r, end, view.tile);
     const LocalRange range = in_tile(run, r, view.tile);
     if (!range.empty()) {
-      view.v_kernels->weighted_sum[n - 1](score(r), view.v, static_cast<std::size_t>(range.first),
-                                          static_cast<std::size_t>(range.last), s.o + std::ptrdiff_t{r} * run.p.v_dim,
-                                          run.v_dim, view.v_ahead);
+      v.kernels->weighted_sum[n - 1](weights(r), v.rows, static_cast<std::size_t>(range.first),
+                                     static_cast<std::size_t>(range.last), output(r), run.v_dim, v.ahead);
     }
     r += n;
   }
 }
 
-/// All rows over a tile, converted row by row as it is used. `next` is the tile after it, or the same one.
-HWY_INLINE void run_direct(const Run& run, const Tile& tile, const Tile& next) {
-  const Problem& p = run.p;
-  const BlockLayout& l = p.args->layout;
-  const Ahead values{tile.v, l.shared_kv ? 0 : static_cast<std::size_t>(l.v_row_bytes)};
-  const Ahead next_keys{next.k, static_cast<std::size_t>(l.k_row_bytes)};
-  run_rows(run, 0, run.rows, {tile, &row_kernels(p.k), tile.k, values, nullptr, &row_kernels(p.v), tile.v, next_keys});
+/// Scores, softmax and weighted sum of rows [begin, end) over a tile.
+HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
+  score_rows(run, begin, end, view);
+  soften(
+      run.p, run.s, begin, end - begin, [&](std::int32_t r) { return in_tile(run, r, view.tile); }, run.k_params,
+      run.v_params, view.softmax_ahead);
+  weigh_rows(run, begin, end, view);
 }
 
-/// All rows over a tile, converted once to float32.
-HWY_INLINE void run_wide(const Run& run, const Tile& tile) {
-  const Problem& p = run.p;
-  const Scratch& s = run.s;
-  const auto first = static_cast<std::size_t>(tile.first);
-  const auto last = static_cast<std::size_t>(tile.last);
-  row_kernels(p.k).widen_keys(tile.k, first, last, run.head_dim, s.wide_k);
-  const char* wide_v[kTile];
-  const bool convert = p.v != Stored::f32;
-  if (convert) {
-    row_kernels(p.v).widen_values(tile.v, first, last, run.v_dim, s.wide_v);
-    for (std::int32_t t = 0; t < kTile; ++t) {
-      wide_v[t] = reinterpret_cast<const char*>(s.wide_v + std::ptrdiff_t{t} * p.v_dim);
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+/// Finds groups of keys whose rows follow each other, or copies them to `memory`, [kTile] rows.
+HWY_INLINE KeyGroups group_keys(const Run& run, const Tile& tile, char* memory) {
+  const BlockLayout& l = run.p.args->layout;
+  KeyGroups groups{};
+  groups.stride = static_cast<std::size_t>(l.k_row_bytes);
+  for (std::int32_t t = tile.first / 16 * 16; t < tile.last; t += 16) {
+    const std::int32_t in_block = (tile.base + t) % l.block_len;
+    const char*& group = groups.first[t / 16];
+    if (in_block + 16 <= l.block_len) {
+      const std::int32_t known = std::max(t, tile.first);
+      group = tile.k[known] - std::ptrdiff_t{known - t} * l.k_row_bytes;
+      continue;
+    }
+    char* copy = memory + std::ptrdiff_t{t} * l.k_row_bytes;
+    group = copy;
+    for (std::int32_t i = t; i < t + 16; ++i) {
+      std::memcpy(copy, tile.k[i], groups.stride);
+      copy += l.k_row_bytes;
     }
   }
-  const RowKernels* kernels = &row_kernels(Stored::f32);
-  const View view{tile, kernels, nullptr, {}, s.wide_k, kernels, convert ? wide_v : tile.v, {}};
-  for (std::int32_t r = 0; r < run.rows; r += kSubRows) run_rows(run, r, std::min(r + kSubRows, run.rows), view);
+  return groups;
+}
+#endif
+
+/// Prepares the keys of a tile.
+HWY_INLINE Side keys_of(const Run& run, const Tile& tile, const Ahead& ahead) {
+  const Problem& p = run.p;
+  Side side;
+  if (run.direct()) {
+    side.rows = tile.k;
+    side.kernels = &row_kernels(p.k);
+    side.ahead = ahead;
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+    if (in_integers(p.k)) side.groups = group_keys(run, tile, reinterpret_cast<char*>(run.s.wide_k));
+#endif
+    return side;
+  }
+  const auto first = static_cast<std::size_t>(tile.first);
+  const auto last = static_cast<std::size_t>(tile.last);
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  if (in_integers(p.k)) {
+    // The memory is that of float32 keys: room for the turned ones and for a copy of the stored ones.
+    auto* out = reinterpret_cast<std::uint8_t*>(run.s.wide_k);
+    const KeyGroups groups = group_keys(run, tile, reinterpret_cast<char*>(out + kTile * run.head_dim));
+    integer_kernels(p.k).turn_keys(groups, first, last, run.head_dim, out);
+    side.turned = out;
+    return side;
+  }
+#endif
+  row_kernels(p.k).widen_keys(tile.k, first, last, run.head_dim, run.s.wide_k);
+  side.wide = run.s.wide_k;
+  return side;
 }
 
-/// All rows over a tile.
+/// Prepares the values of a tile. `wide` has room for the addresses of converted rows.
+HWY_INLINE Side values_of(const Run& run, const Tile& tile, const Ahead& ahead, const char* (&wide)[kTile]) {
+  const Problem& p = run.p;
+  Side side;
+  side.rows = tile.v;
+  side.kernels = &row_kernels(p.v);
+  if (run.direct()) {
+    side.ahead = ahead;
+    return side;
+  }
+  const auto first = static_cast<std::size_t>(tile.first);
+  const auto last = static_cast<std::size_t>(tile.last);
+#if PAGEDKV_CPU_ATTENTION_INTEGERS
+  if (in_integers(p.v)) {
+    auto* out = reinterpret_cast<std::uint8_t*>(run.s.wide_v);
+    integer_kernels(p.v).turn_values(tile.v, first, last, run.v_dim, out);
+    side.turned = out;
+    return side;
+  }
+#endif
+  if (p.v == Stored::f32) return side;
+  side.kernels->widen_values(tile.v, first, last, run.v_dim, run.s.wide_v);
+  for (std::int32_t t = 0; t < kTile; ++t) {
+    wide[t] = reinterpret_cast<const char*>(run.s.wide_v + std::ptrdiff_t{t} * p.v_dim);
+  }
+  side.kernels = &row_kernels(Stored::f32);
+  side.rows = wide;
+  return side;
+}
+
+/// All rows over a tile. `next` is the tile after it, or the same one.
 HWY_INLINE void run_tile(Run& run, const Tile& tile, const Tile& next) {
   const Problem& p = run.p;
   if (is_quantised(p.k)) {
-    copy_params(p, run.item.batch, run.item.kv_head, tile, false, run.k_params);
-    convert_params(p.q, p.k, run.k_params);
+    gather_params(p, run.item.batch, run.item.kv_head, tile, false, run.k_params);
+    convert_params(p.q, in_integers(p.k) ? 0.0F : half_range(p.k), run.k_params);
   }
   if (is_quantised(p.v)) {
-    copy_params(p, run.item.batch, run.item.kv_head, tile, true, run.v_params);
-    convert_params(p.q, p.v, run.v_params);
+    gather_params(p, run.item.batch, run.item.kv_head, tile, true, run.v_params);
+    convert_params(p.q, half_range(p.v), run.v_params);
   }
-  if (run.direct()) {
-    run_direct(run, tile, next);
-  } else {
-    run_wide(run, tile);
+  const BlockLayout& l = p.args->layout;
+  const Rows values{tile.v, l.shared_kv ? 0 : kTile, static_cast<std::size_t>(l.v_row_bytes)};
+  const Rows next_keys{next.k, kTile, static_cast<std::size_t>(l.k_row_bytes)};
+  Ahead during_scores{values, {}};
+  Ahead during_softmax{};
+  Ahead during_sums{next_keys, {}};
+  if (in_integers(p.k)) {
+    // Codes are used up about as fast as memory gives them: they set out a tile earlier, evenly over the whole time.
+    const std::int32_t quarter = values.count / 4;
+    during_scores = {next_keys, values};
+    during_softmax = {{next.v, quarter, values.bytes}, {}};
+    during_sums = {{next.v + quarter, values.count - quarter, values.bytes}, next_keys};
   }
+  const char* wide[kTile];
+  const Side k = keys_of(run, tile, during_scores);
+  const View view{tile, k, values_of(run, tile, during_sums, wide), run.direct() ? during_softmax : Ahead{}};
+  for (std::int32_t r = 0; r < run.rows; r += kSubRows) run_rows(run, r, std::min(r + kSubRows, run.rows), view);
 }
 
 /// Brings the parameters of a tile near.
 HWY_INLINE void prefetch_params(const Run& run, const Tile& tile) {
-  const auto lines = [](const char* from, std::size_t bytes, std::size_t) { prefetch(from, 0, bytes); };
+  const auto lines = [](const char* from, std::size_t bytes, std::size_t) { prefetch(from, bytes); };
   for (const bool value : {false, true}) {
     if (!is_quantised(value ? run.p.v : run.p.k)) continue;
     for_each_param_run(run.p, run.item.batch, run.item.kv_head, tile, value, lines);

@@ -15,6 +15,8 @@
 #define PAGEDKV_CPU_ATTENTION_SIMD_INL_H_
 #endif
 
+#include "cpu/attention/vnni_target.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace pagedkv::cpu::attention {
 namespace HWY_NAMESPACE {
@@ -106,6 +108,58 @@ HWY_INLINE VF load(const char* row, std::size_t vec) {
     return load_int4(row, vec);
   }
 }
+
+/// The lines of `bytes` bytes from `from` on, to the second-level cache or (kFirst) to the first.
+template <bool kFirst = false>
+HWY_INLINE void prefetch(const char* from, std::size_t bytes) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(from + i, 0, kFirst ? 3 : 2);
+}
+
+/// Rows to bring near.
+struct Rows {
+  const char* const* rows = nullptr;
+  std::int32_t count = 0;
+  std::size_t bytes = 0;  ///< of a row
+};
+
+/// Rows to bring near while others are worked on. Without it decode waits for memory, since blocks are short and pages
+/// change often.
+struct Ahead {
+  Rows second;  ///< to the second-level cache: the first would not hold what is in use and these
+  Rows first;   ///< to the first-level cache: codes, which are few bytes for much work
+};
+
+/// Brings the rows near, evenly over steps * passes calls of step(): a core has only so many misses under way.
+class Prefetcher {
+ public:
+  HWY_INLINE Prefetcher(const Ahead& ahead, std::size_t steps, std::size_t passes)
+      : second_(ahead.second), first_(ahead.first), steps_(steps * passes) {}
+
+  HWY_INLINE void step() {
+    second_.step<false>(steps_);
+    first_.step<true>(steps_);
+  }
+
+ private:
+  struct Stream {
+    const char* const* row;
+    std::size_t bytes;
+    std::size_t count;
+    std::size_t due = 0;
+
+    explicit HWY_INLINE Stream(const Rows& r) : row(r.rows), bytes(r.bytes), count(static_cast<std::size_t>(r.count)) {}
+
+    template <bool kFirst>
+    HWY_INLINE void step(std::size_t steps) {
+      for (due += count; due >= steps; due -= steps) prefetch<kFirst>(*row++, bytes);
+    }
+  };
+
+  Stream second_;
+  Stream first_;
+  std::size_t steps_;
+};
 
 /// 2^x for x <= 0, relative error below 1e-7; exactly 1 at 0; 0 below -126.5; NaN stays NaN.
 HWY_INLINE VF exp2_nonpositive(VF x) {

@@ -20,9 +20,10 @@ struct Tile {
   const char* v[kTile];  ///< at v_offset
 };
 
-/// Parameters {scale, zero} of a tile's rows as stored, zero outside [first, last), and after conversion.
+/// Parameters {scale, zero} of a tile's rows as stored, and after conversion.
 struct TileParams {
-  alignas(64) char raw[kTile * 8];
+  const char* stored;                ///< in the cache, or `copy`
+  alignas(64) char copy[kTile * 8];  ///< of pieces of several blocks; zero outside [first, last)
   alignas(64) float scale[kTile];
   alignas(64) float zero[kTile];
 };
@@ -74,7 +75,7 @@ inline void locate(const Problem& p, std::int32_t batch, std::int32_t kv_head, s
   stand_in(tile.last, kTile);
 }
 
-/// Calls f(address, bytes, offset in TileParams::raw) for the runs of parameters of one side of a tile.
+/// Calls f(address, bytes, offset from the tile's first parameter) for the runs of parameters of one side of a tile.
 template <class F>
 void for_each_param_run(const Problem& p, std::int32_t batch, std::int32_t kv_head, const Tile& tile, bool value, F f) {
   const BlockLayout& l = p.args->layout;
@@ -89,12 +90,19 @@ void for_each_param_run(const Problem& p, std::int32_t batch, std::int32_t kv_he
                });
 }
 
-/// Copies the stored parameters of one side of a tile.
-inline void copy_params(const Problem& p, std::int32_t batch, std::int32_t kv_head, const Tile& tile, bool value,
-                        TileParams& params) {
-  if (tile.first > 0 || tile.last < kTile) std::memset(params.raw, 0, sizeof(params.raw));
+/// Finds the stored parameters of one side of a tile, or puts them together.
+inline void gather_params(const Problem& p, std::int32_t batch, std::int32_t kv_head, const Tile& tile, bool value,
+                          TileParams& params) {
+  const BlockLayout& l = p.args->layout;
+  const std::size_t whole = std::size_t{kTile} * static_cast<std::size_t>(value ? l.v_param_bytes : l.k_param_bytes);
+  params.stored = params.copy;
+  if (tile.first > 0 || tile.last < kTile) std::memset(params.copy, 0, whole);
   for_each_param_run(p, batch, kv_head, tile, value, [&](const char* from, std::size_t bytes, std::size_t at) {
-    std::memcpy(params.raw + at, from, bytes);
+    if (bytes == whole) {
+      params.stored = from;
+    } else {
+      std::memcpy(params.copy + at, from, bytes);
+    }
   });
 }
 

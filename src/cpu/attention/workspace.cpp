@@ -130,9 +130,11 @@ Plan make_plan(const Problem& p, int threads) {
 std::size_t map_scratch(const Problem& p, const Plan& plan, char* base, Scratch& s) {
   const std::int64_t rows = std::int64_t{plan.tokens} * plan.heads;
   Carver carver(base);
-  s.q = carver.take<float>(rows * p.head_dim);
+  s.q = carver.take<float>((rows + kRowsAtOnce - 1) / kRowsAtOnce * kRowsAtOnce * p.head_dim);
+  s.q_unit = carver.take<float>(rows);
   s.q_sum = carver.take<float>(rows);
   s.scores = carver.take<float>(std::int64_t{kSubRows} * kTile);
+  s.weight_unit = carver.take<WeightUnit>(kSubRows);
   s.wide_k = carver.take<float>(std::int64_t{kTile} * p.head_dim);
   s.wide_v = carver.take<float>(std::int64_t{kTile} * p.v_dim);
   s.visible = carver.take<LocalRange>(rows);

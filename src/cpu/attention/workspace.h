@@ -11,17 +11,29 @@ namespace pagedkv::cpu::attention {
 /// Rows that go through scores, softmax and weighted sum together, so that their scores stay in the nearest cache.
 inline constexpr std::int32_t kSubRows = 32;
 
+/// Rows of q that the kernels handle at once, so that an element is converted once for all of them.
+inline constexpr int kRowsAtOnce = 4;
+
 /// Lanes of the widest vectors: sums by lane are kept in rows of this many.
 inline constexpr std::int32_t kStateLanes = 16;
 
+/// What a row's fixed-point weights mean.
+struct WeightUnit {
+  float unit;    ///< multiplies sums of weight * code; NaN if a weight is not finite
+  float centre;  ///< to be taken from such a sum first, so that codes count less half their range
+};
+
 /// One thread's memory. Row-wise arrays have `rows` rows.
 struct Scratch {
-  float* q;             ///< [rows][head_dim], scaled, in the order that K's elements are loaded in
-  float* q_sum;         ///< [rows] sum of q
-  float* scores;        ///< [kSubRows][kTile]
-  float* wide_k;        ///< [kTile][head_dim] a tile's keys as float32
-  float* wide_v;        ///< [kTile][v_dim]
-  LocalRange* visible;  ///< [rows]
+  float* q;  ///< [rows, to a multiple of kRowsAtOnce][head_dim], scaled, in the order that K's elements are used in; or
+             ///< its digits
+  float* q_unit;            ///< [rows] unit of the digits
+  float* q_sum;             ///< [rows] sum of q
+  float* scores;            ///< [kSubRows][kTile] scores, then weights; or digits of weights
+  WeightUnit* weight_unit;  ///< [kSubRows]
+  float* wide_k;            ///< [kTile][head_dim] a tile's keys, converted or turned
+  float* wide_v;            ///< [kTile][v_dim]
+  LocalRange* visible;      ///< [rows]
   // State of the split under way, and of those folded before it.
   float* max;         ///< [rows] largest score, in powers of two
   float* sum_lanes;   ///< [rows][kStateLanes] sum of 2^(score - max), by lane
