@@ -82,12 +82,13 @@ HWY_INLINE Sink for_row(const WriteRows& w, std::int32_t row, Sink sink) {
   return sink;
 }
 
-/// Minimum, maximum and what encoding needs of each row of a group.
+/// Range of each row of a group, and what encoding needs of it.
 struct GroupStats {
   alignas(64) float low[kGroup] = {};
   alignas(64) float high[kGroup] = {};
   alignas(64) float zero[kGroup];
   alignas(64) float inv[kGroup];
+  alignas(64) float in_range[kGroup];  ///< 0 if codes of the row may need clamping
 };
 
 /// A sink that keeps a row as float32 and finds its range.
@@ -138,7 +139,15 @@ void group_params(const WriteRows& w, std::int32_t first, std::int32_t rows, Gro
     store<false>(df, z, zeros + i);
     store<false>(df, s, scales + i);
     hn::Store(z, df, stats.zero + i);
-    hn::Store(hn::IfThenElseZero(plain, hn::Div(hn::Set(df, 1.0F), s)), df, stats.inv + i);
+    const auto inv = hn::IfThenElseZero(plain, hn::Div(hn::Set(df, 1.0F), s));
+    hn::Store(inv, df, stats.inv + i);
+    // Every step of encoding is monotonic, so the codes of minimum and maximum bound the others.
+    const auto magic = hn::Set(df, core::kRoundMagic);
+    const auto first_code = hn::MulAdd(hn::Sub(low, z), inv, magic);
+    const auto last_code = hn::MulAdd(hn::Sub(high, z), inv, magic);
+    const auto highest = hn::Set(df, core::kRoundMagic + core::kMaxCode<Bits>);
+    const auto in_range = hn::And(hn::Ge(first_code, magic), hn::Le(last_code, highest));
+    hn::Store(hn::IfThenElseZero(in_range, magic), df, stats.in_range + i);
   }
   for (std::int32_t i = 0; i < rows; ++i) {
     const core::QuantParam<T> p{scales[i], zeros[i]};
@@ -146,21 +155,25 @@ void group_params(const WriteRows& w, std::int32_t first, std::int32_t rows, Gro
   }
 }
 
-/// core::encode() of a row into bytes. `inv` is not 0, so the row is finite and no NaN reaches the clamp.
-template <bool Stream>
+/// core::encode() of a row into bytes. `inv` is not 0, so the row is finite and no NaN reaches the clamps. Codes of n <
+/// 8 bits are clamped to 255 only.
+template <bool Stream, bool Clamp>
 void encode_row(const float* x, int dim, float zero, float inv, std::uint8_t* code) {
   const FloatTag df;
   const hn::RebindToSigned<FloatTag> di;
+  const hn::RebindToUnsigned<FloatTag> du;
   const hn::Rebind<std::uint8_t, FloatTag> d8;
+  using Bytes = hn::Vec<decltype(d8)>;
   const auto v_zero = hn::Set(df, zero);
   const auto v_inv = hn::Set(df, inv);
   const auto magic = hn::Set(df, core::kRoundMagic);
-  const auto bytes = [&](int d) -> hn::Vec<decltype(d8)> {
-    const auto r = hn::Max(hn::MulAdd(hn::Sub(hn::Load(df, x + d), v_zero), v_inv, magic), magic);
+  const auto bytes = [&](int d) -> Bytes {
+    const auto r = hn::MulAdd(hn::Sub(hn::Load(df, x + d), v_zero), v_inv, magic);
+    if constexpr (!Clamp) return hn::TruncateTo(d8, hn::BitCast(du, r));
     // The bits of positive floats are in order, so the saturating conversion to bytes is the upper clamp.
-    const auto above = hn::Sub(hn::BitCast(di, r), hn::BitCast(di, magic));
+    const auto above = hn::Sub(hn::BitCast(di, hn::Max(r, magic)), hn::BitCast(di, magic));
 #if HWY_TARGET == HWY_AVX3
-    return hn::Vec<decltype(d8)>{_mm512_cvtusepi32_epi8(above.raw)};  // one instruction instead of Highway's four
+    return Bytes{_mm512_cvtusepi32_epi8(above.raw)};  // one instruction instead of Highway's four
 #else
     return hn::DemoteTo(d8, above);
 #endif
@@ -206,8 +219,10 @@ void write_quantised(const WriteRows& w) {
       auto* to = Bits == 8 ? reinterpret_cast<std::uint8_t*>(data) : code + i * w.dim;
       if (stats.inv[i] == 0.0F) {  // all codes are 0, in rows with NaN too
         std::memset(to, 0, static_cast<std::size_t>(w.dim));
+      } else if (stats.in_range[i] != 0.0F) {
+        encode_row<Stream && Bits == 8, false>(x + i * w.dim, w.dim, stats.zero[i], stats.inv[i], to);
       } else {
-        encode_row<Stream && Bits == 8>(x + i * w.dim, w.dim, stats.zero[i], stats.inv[i], to);
+        encode_row<Stream && Bits == 8, true>(x + i * w.dim, w.dim, stats.zero[i], stats.inv[i], to);
       }
     }
     if constexpr (Bits == 4) {
