@@ -176,7 +176,7 @@ struct AttentionArgs {
   std::int32_t v_offset = 0;
   std::int32_t v_dim = 0;
 
-  // Of pagedkv::cuda::decode() only; elsewhere they must be left out.
+  // Of decode() only; prefill() wants them left out.
 
   /// [batch] nonzero: the sequence is not worked on; its rows get o = 0 and lse = -inf (or the sink). May be null;
   /// backend memory.

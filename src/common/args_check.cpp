@@ -191,14 +191,12 @@ void check_args(const AttentionArgs& a, Backend backend, bool decode) {
   check_optional_pointer(kOwner, "tree_mask", a.tree_mask, alignof(std::uint32_t));
   check_at_least(kOwner, "log_n_length", a.log_n_length, 0);
   if (a.log_n_length == 1) reject(kOwner, "log_n_length", 1, "0 for none, or at least 2");
-  if (backend == Backend::cpu) {
-    if (a.finished != nullptr) reject(kOwner, "finished", a.finished, "null on the CPU");
-    if (a.tree_mask != nullptr) reject(kOwner, "tree_mask", a.tree_mask, "null on the CPU");
-    if (a.log_n_length != 0) reject(kOwner, "log_n_length", a.log_n_length, "0 on the CPU");
-  }
   if (decode) {
     check_fused(kOwner, a);
   } else {
+    if (a.finished != nullptr) reject(kOwner, "finished", a.finished, "null for prefill");
+    if (a.tree_mask != nullptr) reject(kOwner, "tree_mask", a.tree_mask, "null for prefill");
+    if (a.log_n_length != 0) reject(kOwner, "log_n_length", a.log_n_length, "0 for prefill");
     if (a.fuse_write.k != nullptr) reject(kOwner, "fuse_write.k", a.fuse_write.k, "null for prefill");
     if (a.q_bias != nullptr) reject(kOwner, "q_bias", a.q_bias, "null for prefill");
     if (a.rotate_q) reject(kOwner, "rotate_q", "true", "false for prefill");

@@ -167,5 +167,29 @@ TEST_P(AttentionBits, NanIsSeenExactlyByThoseWhoSeeTheToken) {
   }
 }
 
+/// A tree that is a chain gives the bits of the causal order, and a token hidden by a tree may hold anything.
+TEST_P(AttentionBits, TreeMask) {
+  for (CaseSpec s : variants()) {
+    SCOPED_TRACE(describe(s));
+    s.lengths = {{5, 133, 0}};
+    Case causal(s);
+    s.tree_mask = {1, 3, 7, 15, 31};
+    Case chain(s);
+    EXPECT_EQ(chain.run(Op::decode, 2).bits, causal.run(Op::decode, 2).bits);
+    s.tree_mask = {1, 3, 5, 13, 29};  // nobody but token 1 sees it
+    Case tree(s);
+    const Result before = tree.run(Op::decode, 2);
+    for (const bool value : {false, true}) {
+      for (int h = 0; h < s.config.kv_heads; ++h) {
+        tree.store_row(0, h, value, 129, std::numeric_limits<double>::quiet_NaN());
+      }
+      const Result after = tree.run(Op::decode, 2);
+      EXPECT_EQ(after.tokens(0, 1), before.tokens(0, 1));
+      EXPECT_EQ(after.tokens(2, 3), before.tokens(2, 3));
+      EXPECT_NE(after.tokens(1, 1), before.tokens(1, 1));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ops

@@ -198,6 +198,9 @@ pagedkv::AttentionArgs Case::args() {
   a.cp = spec_.cp;
   a.v_offset = spec_.v_offset;
   a.v_dim = spec_.v_dim;
+  a.finished = spec_.finished.empty() ? nullptr : spec_.finished.data();
+  a.tree_mask = spec_.tree_mask.empty() ? nullptr : spec_.tree_mask.data();
+  a.log_n_length = spec_.log_n_length;
   return a;
 }
 
@@ -331,12 +334,29 @@ std::vector<double> Case::query(int sequence, int token, int head) const {
   return q;
 }
 
+std::vector<int> Case::seen_by(int sequence, int token, const std::vector<int>& owned) const {
+  const auto b = static_cast<std::size_t>(sequence);
+  if (!spec_.finished.empty() && spec_.finished[b] != 0) return {};
+  const Lengths& l = spec_.lengths[b];
+  const int history = l.k_len - l.q_len;
+  if (spec_.tree_mask.empty()) {
+    return oracle::visible_positions(owned, history + token, l.k_len, spec_.causal, spec_.window);
+  }
+  const std::uint32_t mask = spec_.tree_mask[static_cast<std::size_t>(cu_q_[b] + token)];
+  std::vector<int> seen;
+  for (const int t : owned) {
+    const bool in_window = spec_.window == 0 || t > history + token - spec_.window;
+    if (in_window && (t < history || (mask >> (t - history) & 1U) != 0)) seen.push_back(t);
+  }
+  return seen;
+}
+
 Case::Expected Case::expected() const {
   Expected e;
   const oracle::Type type = spec_.o_is_f32 ? oracle::Type::f32 : support::to_oracle(layout_.dtype);
   const int group = spec_.q_heads / layout_.kv_heads;
   oracle::AttentionOptions options;
-  options.scale = spec_.scale > 0 ? static_cast<double>(spec_.scale) : 1 / std::sqrt(double(layout_.head_dim));
+  const double scale = spec_.scale > 0 ? static_cast<double>(spec_.scale) : 1 / std::sqrt(double(layout_.head_dim));
   options.softcap = static_cast<double>(spec_.softcap);
   for (int b = 0; b < static_cast<int>(spec_.lengths.size()); ++b) {
     const Lengths& l = spec_.lengths[static_cast<std::size_t>(b)];
@@ -353,15 +373,18 @@ Case::Expected Case::expected() const {
       }
     }
     for (int i = 0; i < l.q_len; ++i) {
-      const std::vector<int> seen =
-          oracle::visible_positions(owned, l.k_len - l.q_len + i, l.k_len, spec_.causal, spec_.window);
+      const std::vector<int> seen = seen_by(b, i, owned);
+      const int position = l.k_len - l.q_len + i;
+      options.scale = scale;
+      if (spec_.log_n_length > 0 && position > spec_.log_n_length) {
+        options.scale *= std::log(position) / std::log(spec_.log_n_length);
+      }
       for (int h = 0; h < spec_.q_heads; ++h) {
         if (spec_.sinks && spec_.cp.rank == 0) options.sink = static_cast<double>(sinks_[static_cast<std::size_t>(h)]);
         std::vector<std::span<const double>> k;
         std::vector<std::span<const double>> v;
-        for (const int position : seen) {
-          const auto local =
-              static_cast<std::size_t>(std::lower_bound(owned.begin(), owned.end(), position) - owned.begin());
+        for (const int t : seen) {
+          const auto local = static_cast<std::size_t>(std::lower_bound(owned.begin(), owned.end(), t) - owned.begin());
           k.emplace_back(keys[static_cast<std::size_t>(h / group)][local]);
           v.emplace_back(values[static_cast<std::size_t>(h / group)][local]);
         }

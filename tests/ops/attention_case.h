@@ -37,6 +37,10 @@ struct CaseSpec {
   bool pointer_table = false;
   std::uint64_t block_order = 1;  // seeds the permutation of physical blocks
   std::int64_t head_gap = 0;      // elements of padding behind each head of q and o
+  // Of decode only; empty: null.
+  std::vector<std::uint8_t> finished;
+  std::vector<std::uint32_t> tree_mask;
+  int log_n_length = 0;
 
   int value_dim() const { return v_dim > 0 ? v_dim : config.head_dim; }
   int total_q() const;
@@ -96,6 +100,8 @@ class Case {
 
  private:
   std::vector<double> query(int sequence, int token, int head) const;
+  /// Positions among `owned` that a new token sees.
+  std::vector<int> seen_by(int sequence, int token, const std::vector<int>& owned) const;
 
   CaseSpec spec_;
   pagedkv::BlockLayout layout_;

@@ -133,6 +133,11 @@ TEST(BadArguments, FusedDecode) {
                                    [](FusedFixture& f) { --f.workspace.bytes; })});
   using F = AttentionFixture<false>;
   expect_errors({
+      bad<F>(kOwner + "finished", "*", "null for prefill",
+             [](F& f) { f.args.finished = reinterpret_cast<const std::uint8_t*>(f.q.at(0)); }),
+      bad<F>(kOwner + "tree_mask", "*", "null for prefill",
+             [](F& f) { f.args.tree_mask = reinterpret_cast<const std::uint32_t*>(f.q.at(0)); }),
+      bad<F>(kOwner + "log_n_length", "100", "0 for prefill", [](F& f) { f.args.log_n_length = 100; }),
       bad<F>(kOwner + "fuse_write.k", "*", "null for prefill", [](F& f) { f.args.fuse_write.k = f.q.at(0); }),
       bad<F>(kOwner + "q_bias", "*", "null for prefill", [](F& f) { f.args.q_bias = f.q.at(0); }),
       bad<F>(kOwner + "rotate_q", "true", "false for prefill", [](F& f) { f.args.rotate_q = true; }),

@@ -75,6 +75,29 @@ TEST(FusedDecode, ReadonlyBlocksRanksAndSharedRows) {
   check(s);
 }
 
+/// Nothing is written for a finished sequence, and the others are as without it.
+TEST(FusedDecode, FinishedSequencesAreNotWritten) {
+  FusedSpec s = base(DType::f16, {KvType::int8, KvType::int4}, 64);
+  s.base.finished = {0, 0, 1, 0, 1, 0};
+  s.q_bias = true;
+  ops::FusedCase c(s);
+  c.reset();
+  const std::vector<char> before = ops::table_blocks(c.fused());
+  const ops::Result got = c.plain().run(ops::Op::decode, 2, c.fused());
+  const std::vector<char> after = ops::table_blocks(c.fused());
+  c.write();
+  const std::vector<char> all = ops::table_blocks(c.fused());
+  const pagedkv::AttentionArgs args = c.fused();
+  for (std::size_t b = 0; b < s.base.lengths.size(); ++b) {
+    const auto bytes = [&](const std::vector<char>& blocks) {
+      const auto at = [&](std::size_t x) { return blocks.begin() + args.table.cu_blocks[x] * args.layout.block_bytes; };
+      return std::vector<char>(at(b), at(b + 1));
+    };
+    EXPECT_EQ(bytes(after), bytes(s.base.finished[b] != 0 ? before : all)) << b;
+  }
+  EXPECT_EQ(got.bits, c.plain().run(ops::Op::decode, 1, c.rest()).bits);
+}
+
 TEST(FusedDecode, QueriesAlone) {
   FusedSpec s = base(DType::bf16, {}, 64);
   s.write = false;

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
 
 #include "common/args_check.h"
 #include "common/check.h"
@@ -36,19 +39,44 @@ void check_decode(const DecodeArgs& args) {
   }
 }
 
-/// Bytes in front of the rest of the workspace for queries that apply_rope() has worked on.
-std::size_t query_bytes(const AttentionArgs& args) {
-  if (args.q_bias == nullptr && !args.rotate_q) return 0;
-  const std::int64_t bytes =
-      std::int64_t{args.cu_q[args.batch]} * args.q_heads * args.layout.head_dim * dtype_bytes(args.layout.dtype);
+constexpr std::size_t aligned(std::int64_t bytes) {
   return (static_cast<std::size_t>(bytes) + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
-/// Puts the new tokens into the cache and the finished queries at `queries`, as far as the arguments ask for it, and
+/// Memory in front of the rest of the workspace, for what comes before attention.
+struct Front {
+  std::size_t query_bytes = 0;     ///< for queries that apply_rope() has worked on
+  std::size_t readonly_bytes = 0;  ///< for the fused write's readonly_blocks where sequences are finished
+
+  explicit Front(const AttentionArgs& args) {
+    if (args.q_bias != nullptr || args.rotate_q) {
+      query_bytes = aligned(std::int64_t{args.cu_q[args.batch]} * args.q_heads * args.layout.head_dim *
+                            dtype_bytes(args.layout.dtype));
+    }
+    if (args.fuse_write.k != nullptr && args.finished != nullptr) {
+      readonly_bytes = aligned(std::int64_t{args.batch} * static_cast<std::int64_t>(sizeof(std::int32_t)));
+    }
+  }
+  std::size_t bytes() const { return query_bytes + readonly_bytes; }
+};
+
+/// Puts the new tokens into the cache and the finished queries at `memory`, as far as the arguments ask for it, and
 /// returns the arguments of what is left to do.
-AttentionArgs prepare(const AttentionArgs& args, char* queries, Exec exec) {
-  if (args.fuse_write.k != nullptr) write_kv(common::write_of(args), exec);
-  if (query_bytes(args) == 0) return args;
+AttentionArgs prepare(const AttentionArgs& args, const Front& front, char* memory, Exec exec) {
+  if (args.fuse_write.k != nullptr) {
+    WriteKvArgs write = common::write_of(args);
+    if (args.finished != nullptr) {
+      // Of a finished sequence nothing is written: all of its blocks count as read-only.
+      auto* readonly = reinterpret_cast<std::int32_t*>(memory + front.query_bytes);
+      for (std::int32_t b = 0; b < args.batch; ++b) {
+        const std::int32_t own = write.readonly_blocks != nullptr ? write.readonly_blocks[b] : 0;
+        readonly[b] = args.finished[b] != 0 ? std::numeric_limits<std::int32_t>::max() : own;
+      }
+      write.readonly_blocks = readonly;
+    }
+    write_kv(write, exec);
+  }
+  if (front.query_bytes == 0) return args;
   ApplyRopeArgs rope;
   rope.dtype = args.layout.dtype;
   rope.heads = args.q_heads;
@@ -58,13 +86,13 @@ AttentionArgs prepare(const AttentionArgs& args, char* queries, Exec exec) {
   rope.cu_k = args.cu_k;
   rope.x = args.q;
   rope.x_strides = args.q_strides;
-  rope.y = queries;
+  rope.y = memory;
   rope.y_strides = packed_strides(args.q_heads, args.layout.head_dim);
   rope.bias = args.q_bias;
   if (args.rotate_q) rope.rope = args.rope;
   apply_rope(rope, exec);
   AttentionArgs rest = args;
-  rest.q = queries;
+  rest.q = memory;
   rest.q_strides = rope.y_strides;
   return rest;
 }
@@ -73,7 +101,7 @@ std::size_t workspace_bytes(const AttentionArgs& args, Exec exec) {
   const int threads = resolve_threads(exec.threads);
   if (args.batch == 0) return 0;
   const Problem problem(args);
-  return query_bytes(args) + WorkspaceMap(problem, make_plan(problem, threads), nullptr).bytes;
+  return Front(args).bytes() + WorkspaceMap(problem, make_plan(problem, threads), nullptr).bytes;
 }
 
 void run(const AttentionArgs& given, Workspace workspace, Exec exec) {
@@ -86,10 +114,11 @@ void run(const AttentionArgs& given, Workspace workspace, Exec exec) {
     common::reject("Workspace", "bytes", workspace.bytes, fmt::format("at least {}", needed));
   }
   char* memory = static_cast<char*>(workspace.data);
-  const AttentionArgs args = prepare(given, memory, exec);
+  const Front front(given);
+  const AttentionArgs args = prepare(given, front, memory, exec);
   const Problem problem(args);
   const Plan plan = make_plan(problem, threads);
-  const WorkspaceMap map(problem, plan, memory + query_bytes(given));
+  const WorkspaceMap map(problem, plan, memory + front.bytes());
   const Kernels kernels = current_kernels();
   list_items(problem, plan, map.items, map.folds);
   const auto scratch_of = [&](int worker) {

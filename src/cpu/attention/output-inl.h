@@ -43,9 +43,9 @@ HWY_INLINE std::int64_t row_offset(const TokenStrides& s, const std::int32_t* cu
 
 /// Row r of q as float32, scaled, in the order of K's elements.
 template <Stored T>
-HWY_INLINE void load_query(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
+HWY_INLINE void load_query(const Problem& p, float q_scale, const char* from, const Scratch& s, std::int32_t r) {
   const DF df;
-  const VF scale = hn::Set(df, p.q_scale);
+  const VF scale = hn::Set(df, q_scale);
   float* q = s.q + std::ptrdiff_t{r} * p.head_dim;
   VF total = hn::Zero(df);
   for (std::size_t c = 0; c < static_cast<std::size_t>(p.head_dim) / kLanes; ++c) {
@@ -66,10 +66,10 @@ HWY_INLINE void load_query(const Problem& p, const char* from, const Scratch& s,
 #if PAGEDKV_CPU_ATTENTION_INTEGERS
 /// Row r of q as digits, in the order of turned keys.
 template <Stored T>
-HWY_INLINE void load_query_digits(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
+HWY_INLINE void load_query_digits(const Problem& p, float q_scale, const char* from, const Scratch& s, std::int32_t r) {
   const DF df;
   const auto dim = static_cast<std::size_t>(p.head_dim);
-  const VF scale = hn::Set(df, p.q_scale);
+  const VF scale = hn::Set(df, q_scale);
   float* q = s.scores;  // not in use yet, and as long as any head_dim
   VF largest = hn::Zero(df);
   VF check = hn::Zero(df);
@@ -109,11 +109,11 @@ HWY_INLINE void load_query_digits(const Problem& p, const char* from, const Scra
 #endif
 
 template <Stored T>
-HWY_INLINE void load_any_query(const Problem& p, const char* from, const Scratch& s, std::int32_t r) {
+HWY_INLINE void load_any_query(const Problem& p, float q_scale, const char* from, const Scratch& s, std::int32_t r) {
 #if PAGEDKV_CPU_ATTENTION_INTEGERS
-  if (in_integers(p.k)) return load_query_digits<T>(p, from, s, r);
+  if (in_integers(p.k)) return load_query_digits<T>(p, q_scale, from, s, r);
 #endif
-  load_query<T>(p, from, s, r);
+  load_query<T>(p, q_scale, from, s, r);
 }
 
 /// The item's rows of q.
@@ -122,17 +122,19 @@ HWY_INLINE void load_queries(const Problem& p, const Item& item, const Scratch& 
   const std::int64_t bytes = dtype_bytes(a.layout.dtype);
   for (std::int32_t r = 0; r < item.rows(); ++r) {
     const std::int32_t head = item.kv_head * p.group + item.head + r % item.heads;
-    const std::int64_t offset = row_offset(a.q_strides, a.cu_q, item.batch, item.token + r / item.heads, head);
+    const std::int32_t token = item.token + r / item.heads;
+    const float q_scale = p.query_scale(item.batch, token);
+    const std::int64_t offset = row_offset(a.q_strides, a.cu_q, item.batch, token, head);
     const char* from = static_cast<const char*>(a.q) + offset * bytes;
     switch (p.q) {
       case Stored::f32:
-        load_any_query<Stored::f32>(p, from, s, r);
+        load_any_query<Stored::f32>(p, q_scale, from, s, r);
         break;
       case Stored::f16:
-        load_any_query<Stored::f16>(p, from, s, r);
+        load_any_query<Stored::f16>(p, q_scale, from, s, r);
         break;
       default:
-        load_any_query<Stored::bf16>(p, from, s, r);
+        load_any_query<Stored::bf16>(p, q_scale, from, s, r);
         break;
     }
   }

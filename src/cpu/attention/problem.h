@@ -80,11 +80,27 @@ struct Problem {
   std::int32_t q_len(std::int32_t b) const { return args->cu_q[b + 1] - args->cu_q[b]; }
   std::int32_t k_len(std::int32_t b) const { return args->cu_k[b + 1] - args->cu_k[b]; }
 
-  /// Local tokens that new token i of sequence b sees.
+  /// Position of new token i of sequence b.
+  std::int32_t position(std::int32_t b, std::int32_t i) const { return k_len(b) - q_len(b) + i; }
+
+  /// Local tokens that new token i of sequence b sees; with a tree mask, of those among them that hidden() leaves.
   LocalRange visible(std::int32_t b, std::int32_t i) const {
+    if (args->finished != nullptr && args->finished[b] != 0) return {0, 0};
     const std::int32_t length = k_len(b);
-    const core::KeyRange keys = core::visible_keys(length - q_len(b) + i, length, args->causal, args->window);
-    return {owner.count(keys.first), owner.count(keys.last)};
+    const core::KeyRange keys = core::visible_keys(position(b, i), length, args->causal, args->window);
+    return {owner.count(keys.first), owner.count(args->tree_mask != nullptr ? length : keys.last)};
+  }
+
+  /// Bit j: new token i of sequence b does not see new token j.
+  std::uint32_t hidden(std::int32_t b, std::int32_t i) const {
+    return args->tree_mask != nullptr ? ~args->tree_mask[args->cu_q[b] + i] : 0;
+  }
+
+  /// q_scale for new token i of sequence b.
+  float query_scale(std::int32_t b, std::int32_t i) const {
+    const std::int32_t n = args->log_n_length;
+    const std::int32_t t = position(b, i);
+    return n > 0 && t > n ? q_scale * static_cast<float>(std::log(t) / std::log(n)) : q_scale;
   }
 };
 

@@ -85,6 +85,30 @@ HWY_INLINE LocalRange in_tile(const Run& run, std::int32_t r, const Tile& tile) 
           std::clamp(v.last - tile.base, tile.first, tile.last)};
 }
 
+/// Part of row r's visible tokens that lies in the tile, and which of them it does not see after all.
+HWY_INLINE LocalRange in_tile(const Run& run, std::int32_t r, const Tile& tile, TileBits& hidden, bool& hides) {
+  const LocalRange range = in_tile(run, r, tile);
+  const std::int32_t token = run.item.token + r / run.item.heads;
+  const std::int32_t count = hidden_tokens(run.p, run.item.batch, token, tile.base, range, hidden);
+  hides = count > 0;
+  return count == range.last - range.first ? LocalRange{0, 0} : range;
+}
+
+/// Calls f(first, last) for the runs of tokens of the tile that row r sees.
+template <class F>
+HWY_INLINE void for_each_seen_run(const Run& run, std::int32_t r, const Tile& tile, F f) {
+  TileBits hidden;
+  bool hides = false;
+  const LocalRange range = in_tile(run, r, tile, hidden, hides);
+  std::int32_t first = range.first;
+  for (std::int32_t t = range.first; hides && t < range.last; ++t) {
+    if (!hidden.test(t)) continue;
+    if (first < t) f(first, t);
+    first = t + 1;
+  }
+  if (first < range.last) f(first, range.last);
+}
+
 /// How many of the rows [r, end) see the same part of the tile as row r, at most kRowsAtOnce.
 HWY_INLINE std::int32_t rows_alike(const Run& run, std::int32_t r, std::int32_t end, const Tile& tile) {
   const LocalRange range = in_tile(run, r, tile);
@@ -181,13 +205,13 @@ HWY_INLINE void weigh_rows(const Run& run, std::int32_t begin, std::int32_t end,
   }
 #endif
   // Tokens that a row does not see are left out rather than weighted with 0, since their values may be NaN.
+  const bool tree = run.p.args->tree_mask != nullptr;
   for (std::int32_t r = begin; r < end;) {
-    const std::int32_t n = rows_alike(run, r, end, view.tile);
-    const LocalRange range = in_tile(run, r, view.tile);
-    if (!range.empty()) {
-      v.kernels->weighted_sum[n - 1](weights(r), v.rows, static_cast<std::size_t>(range.first),
-                                     static_cast<std::size_t>(range.last), output(r), run.v_dim, v.ahead);
-    }
+    const std::int32_t n = tree ? 1 : rows_alike(run, r, end, view.tile);
+    for_each_seen_run(run, r, view.tile, [&](std::int32_t first, std::int32_t last) {
+      v.kernels->weighted_sum[n - 1](weights(r), v.rows, static_cast<std::size_t>(first),
+                                     static_cast<std::size_t>(last), output(r), run.v_dim, v.ahead);
+    });
     r += n;
   }
 }
@@ -195,9 +219,8 @@ HWY_INLINE void weigh_rows(const Run& run, std::int32_t begin, std::int32_t end,
 /// Scores, softmax and weighted sum of rows [begin, end) over a tile.
 HWY_INLINE void run_rows(const Run& run, std::int32_t begin, std::int32_t end, const View& view) {
   score_rows(run, begin, end, view);
-  soften(
-      run.p, run.s, begin, end - begin, [&](std::int32_t r) { return in_tile(run, r, view.tile); }, run.k_params,
-      run.v_params, view.softmax_ahead);
+  const auto look = [&](RowTile& rt) { rt.range = in_tile(run, rt.row, view.tile, rt.hidden, rt.hides); };
+  soften(run.p, run.s, begin, end - begin, look, run.k_params, run.v_params, view.softmax_ahead);
   weigh_rows(run, begin, end, view);
 }
 

@@ -106,6 +106,8 @@ inline constexpr std::size_t kTileVecs = kTile / kLanes;
 struct RowTile {
   std::int32_t row;                      ///< of the item
   LocalRange range;                      ///< what it sees of the tile; may be empty
+  TileBits hidden;                       ///< in the range, but not seen
+  bool hides;                            ///< any
   float* scores;                         ///< [kTile] dot products, then scores, then weights or their digits
   alignas(64) float lanes[kStateLanes];  ///< by lane: largest score, largest weight, then sum of fixed-point weights
 
@@ -114,9 +116,19 @@ struct RowTile {
 #endif
 
   bool sees_all() const {
-    return range.first == 0 && range.last == kTile;
+    return !hides && range.first == 0 && range.last == kTile;
   }
 };
+
+/// Which of the lanes t .. t+kLanes-1 the row sees.
+HWY_INLINE hn::Mask<DF> seen_lanes(const RowTile& rt, std::size_t t) {
+  const hn::Mask<DF> in_range = lanes_in(t, rt.range);
+  if (!rt.hides) return in_range;
+  const DF df;
+  alignas(64) float hidden[kLanes];
+  for (std::size_t i = 0; i < kLanes; ++i) hidden[i] = rt.hidden.test(static_cast<std::int32_t>(t + i)) ? 1.0F : 0.0F;
+  return hn::And(in_range, hn::Eq(hn::Load(df, hidden), hn::Zero(df)));
+}
 
 /// Scores from dot products, -inf for what the row does not see.
 template <bool kAll>
@@ -130,7 +142,7 @@ HWY_INLINE void scale_scores(const Problem& p, const Scratch& s, RowTile& rt, co
       x = hn::MulAdd(hn::Load(df, k_params.scale + t), x, hn::Mul(hn::Load(df, k_params.zero + t), q_sum));
     }
     if (p.cap > 0.0F) x = hn::Mul(hn::Set(df, p.cap), tanh(x));
-    if constexpr (!kAll) x = hn::IfThenElse(lanes_in(t, rt.range), x, hn::Set(df, kMinusInfinity));
+    if constexpr (!kAll) x = hn::IfThenElse(seen_lanes(rt, t), x, hn::Set(df, kMinusInfinity));
     hn::Store(x, df, rt.scores + t);
     most = hn::Max(most, x);
   }
@@ -169,8 +181,8 @@ HWY_INLINE void weigh_scores(const Problem& p, const Scratch& s, RowTile& rt, co
       VF scale = hn::Load(df, v_params.scale + t);
       if constexpr (!kAll) {
         // Other rows may see a token that this one does not, and its parameters may be NaN.
-        zero = hn::IfThenElseZero(lanes_in(t, rt.range), zero);
-        scale = hn::IfThenElseZero(lanes_in(t, rt.range), scale);
+        zero = hn::IfThenElseZero(seen_lanes(rt, t), zero);
+        scale = hn::IfThenElseZero(seen_lanes(rt, t), scale);
       }
       zeros = hn::MulAdd(w, zero, zeros);
       w = hn::Mul(w, scale);
@@ -233,17 +245,17 @@ HWY_INLINE void fix_rows(const Problem& p, const Scratch& s, std::int32_t first_
 #endif
 
 /// Turns the dot products of `count` rows, kTile apart, into weights for V's codes, and updates the rows' states. A row
-/// that sees nothing of the tile is left out or, for integer products, gets weights of 0. range_of(i) is what row
-/// first_row + i sees. Brings rows ahead near meanwhile.
-template <class RangeOf>
-HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t first_row, std::int32_t count, RangeOf range_of,
+/// that sees nothing of the tile is left out or, for integer products, gets weights of 0. look(rt) sets what row rt.row
+/// sees. Brings rows ahead near meanwhile.
+template <class Look>
+HWY_INLINE void soften(const Problem& p, const Scratch& s, std::int32_t first_row, std::int32_t count, Look look,
                        const TileParams& k_params, const TileParams& v_params, const Ahead& ahead) {
   RowTile rows[kSubRows];
   std::int32_t n = 0;
   for (std::int32_t i = 0; i < count; ++i) {
     RowTile& rt = rows[n];
     rt.row = first_row + i;
-    rt.range = range_of(rt.row);
+    look(rt);
     rt.scores = s.scores + std::ptrdiff_t{i} * kTile;
     if (!rt.range.empty()) {
       ++n;

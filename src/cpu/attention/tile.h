@@ -28,6 +28,29 @@ struct TileParams {
   alignas(64) float zero[kTile];
 };
 
+/// One bit for each token of a tile.
+struct TileBits {
+  std::uint32_t words[kTile / 32];
+
+  bool test(std::int32_t t) const { return (words[t / 32] >> (t % 32) & 1U) != 0; }
+};
+
+/// The tokens of `range`, in tokens of the tile, that new token i of its sequence does not see. Returns how many.
+inline std::int32_t hidden_tokens(const Problem& p, std::int32_t batch, std::int32_t i, std::int32_t base,
+                                  LocalRange range, TileBits& bits) {
+  bits = {};
+  std::int32_t count = 0;
+  const std::uint32_t hidden = p.hidden(batch, i);
+  if (hidden == 0) return count;
+  for (std::int32_t j = 0; j < p.q_len(batch); ++j) {
+    const std::int32_t t = p.owner.local(p.position(batch, j)) - base;
+    if ((hidden >> j & 1U) == 0 || t < range.first || t >= range.last) continue;
+    bits.words[t / 32] |= 1U << (t % 32);
+    ++count;
+  }
+  return count;
+}
+
 /// Address of logical block j of sequence b.
 inline const char* block_address(const BlockTable& t, const BlockLayout& layout, std::int32_t b, std::int32_t j) {
   const std::int64_t entry = (t.cu_blocks != nullptr ? t.cu_blocks[b] : std::int64_t{b} * t.row_stride) + j;

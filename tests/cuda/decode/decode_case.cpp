@@ -161,15 +161,14 @@ ops::Result run(ops::Case& c, const Call& call) {
   std::vector<float> lse(rows + 1, kPoisonLse);
   const DeviceBuffer device_o = support::to_device(o);
   const DeviceBuffer device_lse = support::to_device(lse);
-  const DeviceBuffer finished = support::to_device(call.finished);
-  const DeviceBuffer tree = support::to_device(call.tree_mask);
+  const DeviceBuffer finished = support::to_device(spec.finished);
+  const DeviceBuffer tree = support::to_device(spec.tree_mask);
   a.o = device_o.data();
   a.lse = device_lse.as<float>();
   a.max_q_len = std::min(16, a.max_q_len + call.more_q_len);
   a.max_k_len += call.more_k_len;
-  a.log_n_length = call.log_n_length;
-  if (!call.finished.empty()) a.finished = finished.as<std::uint8_t>();
-  if (!call.tree_mask.empty()) a.tree_mask = tree.as<std::uint32_t>();
+  if (a.finished != nullptr) a.finished = finished.as<std::uint8_t>();
+  if (a.tree_mask != nullptr) a.tree_mask = tree.as<std::uint32_t>();
 
   const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
   std::vector<std::uint8_t> workspace(bytes + kGuard, kPoison);

@@ -15,9 +15,6 @@ struct Call {
   int more_q_len = 0;  ///< by how much the stated maxima exceed the true ones
   int more_k_len = 0;
   bool graph = false;  ///< captured, then replayed twice
-  std::vector<std::uint8_t> finished;
-  std::vector<std::uint32_t> tree_mask;
-  int log_n_length = 0;
   /// In place of the case's own, with pointers to host memory.
   std::optional<pagedkv::AttentionArgs> args;
   std::int64_t mrope_rows = 0;  ///< of args->rope.mrope_position_ids

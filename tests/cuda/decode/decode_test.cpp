@@ -189,9 +189,9 @@ TEST(GpuDecode, FinishedSequencesGiveZeros) {
   s.lengths = {{1, 300, 0}, {2, 90, 1}, {1, 2600, 2}};
   Case c(s);
   const Result all = decode_test::run(c);
-  Call call;
-  call.finished = {0, 1, 0};
-  const Result got = decode_test::run(c, call);
+  s.finished = {0, 1, 0};
+  Case some(s);
+  const Result got = decode_test::run(some);
   for (std::size_t r = 0; r < got.lse.size(); ++r) {
     const bool finished = r >= 4 && r < 12;
     EXPECT_EQ(got.lse[r], finished ? -std::numeric_limits<double>::infinity() : all.lse[r]);
@@ -201,48 +201,50 @@ TEST(GpuDecode, FinishedSequencesGiveZeros) {
   }
 }
 
-/// A tree of three branches: each new token sees itself, its ancestors and the history. The same as a sequence that
-/// holds those tokens alone.
-TEST(GpuDecode, TreeMask) {
+/// A chain is the causal order, in every bit.
+TEST(GpuDecode, TreeMaskOfAChain) {
   PAGEDKV_NEEDS_DEVICE();
   for (const KvType k : kFormats) {
     CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
     s.lengths = {{5, 133, 0}};
-    Case c(s);
-    Call chain;
-    chain.tree_mask = {1, 3, 7, 15, 31};
-    const Result causal = decode_test::run(c);
-    const Result chained = decode_test::run(c, chain);
-    EXPECT_EQ(chained.o, causal.o) << "a chain is the causal order";
-    EXPECT_EQ(chained.lse, causal.lse);
-    Call tree;
-    tree.tree_mask = {1, 3, 5, 7, 31};
-    const Result got = decode_test::run(c, tree);
-    for (const std::size_t token : {0U, 1U, 4U}) {
-      for (std::size_t x = token * 128; x < (token + 1) * 128; ++x) ASSERT_EQ(got.o[x], causal.o[x]) << token;
-    }
-    for (const std::size_t token : {2U, 3U}) {
-      bool same = true;
-      for (std::size_t x = token * 128; x < (token + 1) * 128; ++x) same = same && got.o[x] == causal.o[x];
-      EXPECT_FALSE(same) << token;
+    Case causal(s);
+    s.tree_mask = {1, 3, 7, 15, 31};
+    Case chain(s);
+    const Result want = decode_test::run(causal);
+    const Result got = decode_test::run(chain);
+    EXPECT_EQ(got.o, want.o);
+    EXPECT_EQ(got.lse, want.lse);
+  }
+}
+
+TEST(GpuDecode, TreeMask) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::mt19937 random(7);
+  for (const KvType k : kFormats) {
+    for (const pagedkv::ContextParallel cp : {pagedkv::ContextParallel{}, {1, 2, 8}}) {
+      CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
+      s.lengths = {{5, 133, 0}, {16, 16, 1}, {16, 300, 2}};
+      s.cp = cp;
+      s.o_is_f32 = cp.size > 1;
+      for (int i = 0; i < s.total_q(); ++i) s.tree_mask.push_back(static_cast<std::uint32_t>(random()));
+      Case c(s);
+      decode_test::expect_close(s, decode_test::run(c), c.expected());
     }
   }
 }
 
-/// Log-n scaling is a factor on the softmax scale of late queries.
 TEST(GpuDecode, LogN) {
   PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 64, 2, 1);
-  s.lengths = {{1, 901, 0}};
+  s.lengths = {{1, 901, 0}, {3, 32, 1}, {1, 5, 2}};
+  s.log_n_length = 30;
+  Case c(s);
+  decode_test::expect_close(s, decode_test::run(c), c.expected());
+  s.log_n_length = 0;
   Case plain(s);
-  Call call;
-  call.log_n_length = 30;
-  const Result got = decode_test::run(plain, call);
-  s.scale = static_cast<float>(0.125 * std::log(900.0) / std::log(30.0));
-  Case scaled(s);
-  decode_test::expect_close(s, got, scaled.expected());
-  call.log_n_length = 900;
-  EXPECT_EQ(decode_test::run(plain, call).o, decode_test::run(plain).o) << "position 900 is not behind 900";
+  s.log_n_length = 900;
+  Case late(s);
+  EXPECT_EQ(decode_test::run(late).o, decode_test::run(plain).o) << "position 900 is not behind 900";
 }
 
 TEST(GpuDecode, MergedRanksGiveTheWhole) {

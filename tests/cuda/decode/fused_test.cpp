@@ -241,13 +241,13 @@ TEST(GpuFusedDecode, FinishedSequencesAreNotWritten) {
   PAGEDKV_NEEDS_DEVICE();
   FusedSpec s = base(DType::f16, {KvType::int8, KvType::int4}, 128);
   s.base.lengths = {{1, 300, 0}, {2, 90, 1}, {1, 600, 2}};
+  s.base.finished = {0, 1, 0};
   ops::FusedCase c(s);
   c.reset();
   const std::vector<char> before = ops::table_blocks(c.fused());
   std::vector<char> after;
   Call call;
   call.args = c.fused();
-  call.finished = {0, 1, 0};
   call.blocks = &after;
   const ops::Result got = decode_test::run(c.plain(), call);
   c.write();
