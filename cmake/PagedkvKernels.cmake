@@ -70,15 +70,19 @@ function(pagedkv_add_kernels target)
   list(REMOVE_DUPLICATES ops)
   foreach(op IN LISTS ops)
     get_property(entries GLOBAL PROPERTY pagedkv_table_${op})
+    string(REGEX MATCHALL "\n" lines "${entries}")
+    list(LENGTH lines count)
     file(CONFIGURE OUTPUT ${_pagedkv_kernel_dir}/${op}_table.cpp CONTENT
 "// Generated from cmake/KernelMatrix.cmake.
 #include \"cuda/${op}/${op}.h\"
 
+#include <array>
+
 namespace pagedkv::cuda::impl::${op} {
 
 std::span<const KernelEntry<Launcher>> kernels() {
-  static constexpr KernelEntry<Launcher> kTable[] = {
-${entries}  };
+  static constexpr std::array<KernelEntry<Launcher>, ${count}> kTable = {{
+${entries}  }};
   return kTable;
 }
 
