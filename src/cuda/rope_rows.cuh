@@ -55,18 +55,18 @@ __device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
 __device__ __forceinline__ void rope_of_4(const core::RopeTable& rope, int first, std::uint64_t (&turn)[4],
                                           bool own_base, std::int32_t b, std::int32_t index, std::int32_t position,
                                           float (&c)[4], float (&s)[4]) {
-  std::int64_t at[4] = {position, position, position, position};
+  const core::AxisPositions positions = core::axis_positions(rope, b, index, position);
   if (own_base) {
 #pragma unroll 1
     for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
   }
-  if (rope.mrope != MropeMode::none) {
-#pragma unroll 1
-    for (int e = 0; e < 4; ++e) set_element(at, e, core::rope_position(rope, first + e, b, index, position));
-  }
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at[e]) * turn[e]);
+    // Without mrope no axis is asked for: the positions are one register.
+    const std::int64_t at = rope.mrope == MropeMode::none
+                                ? position
+                                : positions.of(core::mrope_axis(rope.mrope, rope.mrope_section, first + e));
+    const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at) * turn[e]);
     c[e] = core::mul_rn(t.cos, rope.attention_factor);
     s[e] = core::mul_rn(t.sin, rope.attention_factor);
   }

@@ -135,15 +135,29 @@ PAGEDKV_HD int mrope_axis(MropeMode mode, const std::int32_t (&section)[3], int 
   return axis != 0 && i / 3 < section[axis] ? axis : 0;
 }
 
-/// Position that pair i of a token uses. `token` is its index among the sequence's new tokens, `position` its place in
-/// the sequence.
-PAGEDKV_HD std::int64_t rope_position(const RopeTable& r, int i, int batch, std::int32_t token, std::int32_t position) {
-  if (r.mrope == MropeMode::none) return position;
+/// Positions of a token on the T, H and W axis; all the same without mrope.
+struct AxisPositions {
+  std::int64_t t;
+  std::int64_t h;
+  std::int64_t w;
+
+  PAGEDKV_HD std::int64_t of(int axis) const { return axis == 0 ? t : axis == 1 ? h : w; }
+};
+
+/// `token` is its index among the sequence's new tokens, `position` its place in the sequence.
+PAGEDKV_HD AxisPositions axis_positions(const RopeTable& r, int batch, std::int32_t token, std::int32_t position) {
+  if (r.mrope == MropeMode::none) return {position, position, position};
   if (r.mrope_length != nullptr && token < r.mrope_length[batch]) {
-    const std::int64_t row = std::int64_t{r.mrope_offsets[batch]} + token;
-    return r.mrope_position_ids[row * 3 + mrope_axis(r.mrope, r.mrope_section, i)];
+    const std::int32_t* ids = r.mrope_position_ids + (std::int64_t{r.mrope_offsets[batch]} + token) * 3;
+    return {ids[0], ids[1], ids[2]};
   }
-  return std::int64_t{position} + (r.mrope_delta != nullptr ? r.mrope_delta[batch] : 0);
+  const std::int64_t p = std::int64_t{position} + (r.mrope_delta != nullptr ? r.mrope_delta[batch] : 0);
+  return {p, p, p};
+}
+
+/// Position that pair i of a token uses.
+PAGEDKV_HD std::int64_t rope_position(const RopeTable& r, int i, int batch, std::int32_t token, std::int32_t position) {
+  return axis_positions(r, batch, token, position).of(mrope_axis(r.mrope, r.mrope_section, i));
 }
 
 /// Sine and cosine of pair i of a token.
