@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bench/gpu/measure.h"
+#include "bench/gpu/paged_slab.h"
 #include "pagedkv/cache_config.h"
 #include "pagedkv/cuda.h"
 
@@ -40,12 +41,6 @@ constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
 constexpr double kBytesPerGraph = 4e9;
 
-std::vector<std::int32_t> cumulative(const std::vector<int>& lengths) {
-  std::vector<std::int32_t> cu(lengths.size() + 1, 0);
-  std::partial_sum(lengths.begin(), lengths.end(), cu.begin() + 1);
-  return cu;
-}
-
 /// A filled cache in pseudo-random block order, queries and outputs.
 class Set {
  public:
@@ -64,23 +59,13 @@ class Set {
     config.layers = layers;
     layout_ = pagedkv::make_layout(config);
 
-    std::vector<int> blocks(w.k_len.size());
-    for (std::size_t b = 0; b < blocks.size(); ++b) blocks[b] = (w.k_len[b] + w.block_len - 1) / w.block_len;
-    const auto cu_blocks = cumulative(blocks);
-    const auto count = static_cast<std::size_t>(cu_blocks.back());
-    std::vector<std::int32_t> order(count);
-    std::iota(order.begin(), order.end(), 0);
-    std::mt19937 random(7);
-    std::shuffle(order.begin(), order.end(), random);
-    slab_ = bench::Buffer(count * static_cast<std::size_t>(layout_.block_bytes));
+    slab_ = bench::PagedSlab(layout_, w.k_len, 7);
 
     const std::vector<int> q_len(w.k_len.size(), w.q_len);
-    const auto cu_q = cumulative(q_len);
-    const auto cu_k = cumulative(w.k_len);
+    const auto cu_q = bench::cumulative(q_len);
+    const auto cu_k = bench::cumulative(w.k_len);
     cu_q_ = bench::to_device(cu_q);
     cu_k_ = bench::to_device(cu_k);
-    cu_blocks_ = bench::to_device(cu_blocks);
-    table_ = bench::to_device(order);
     const auto rows = static_cast<std::size_t>(cu_q.back()) * static_cast<std::size_t>(w.q_heads);
     const int v_dim = config.shared_kv ? 512 : w.head_dim;
     q_ = bench::Buffer(rows * static_cast<std::size_t>(w.head_dim) * 2);
@@ -88,10 +73,7 @@ class Set {
     o_ = bench::Buffer(rows * static_cast<std::size_t>(v_dim) * 2);
 
     args.layout = layout_;
-    args.table.indices = table_.as<std::int32_t>();
-    args.table.slab = slab_.as<char>();
-    args.table.slab_blocks = static_cast<std::int32_t>(count);
-    args.table.cu_blocks = cu_blocks_.as<std::int32_t>();
+    args.table = slab_.table();
     args.batch = static_cast<std::int32_t>(w.k_len.size());
     args.cu_q = cu_q_.as<std::int32_t>();
     args.cu_k = cu_k_.as<std::int32_t>();
@@ -158,7 +140,8 @@ class Set {
   }
 
   pagedkv::BlockLayout layout_;
-  bench::Buffer slab_, cu_q_, cu_k_, cu_blocks_, table_, q_, o_, workspace_, new_;
+  bench::PagedSlab slab_;
+  bench::Buffer cu_q_, cu_k_, q_, o_, workspace_, new_;
 };
 
 /// Lengths between 100 and 16384, spread evenly over their logarithm.

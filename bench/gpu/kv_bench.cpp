@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bench/gpu/measure.h"
+#include "bench/gpu/paged_slab.h"
 #include "pagedkv/cache_config.h"
 #include "pagedkv/cuda.h"
 
@@ -38,25 +39,14 @@ constexpr int kHeads = 8;
 constexpr int kDim = 128;
 constexpr int kBlockLen = 64;
 
-std::vector<std::int32_t> cumulative(const std::vector<int>& lengths) {
-  std::vector<std::int32_t> cu(lengths.size() + 1, 0);
-  std::partial_sum(lengths.begin(), lengths.end(), cu.begin() + 1);
-  return cu;
-}
-
 /// One set of memory for a work: inputs, a slab, a table in pseudo-random order.
 class Set {
  public:
   Set(const Work& w, std::uint64_t seed) {
     std::vector<int> k_len(w.q_len.size());
-    std::vector<int> blocks(w.q_len.size());
-    for (std::size_t b = 0; b < k_len.size(); ++b) {
-      k_len[b] = w.q_len[b] + w.history[b];
-      blocks[b] = (k_len[b] + kBlockLen - 1) / kBlockLen;
-    }
-    const auto cu_q = cumulative(w.q_len);
-    const auto cu_k = cumulative(k_len);
-    const auto cu_blocks = cumulative(blocks);
+    for (std::size_t b = 0; b < k_len.size(); ++b) k_len[b] = w.q_len[b] + w.history[b];
+    const auto cu_q = bench::cumulative(w.q_len);
+    const auto cu_k = bench::cumulative(k_len);
     batch_ = static_cast<std::int32_t>(w.q_len.size());
     new_tokens_ = cu_q.back();
     all_tokens_ = cu_k.back();
@@ -69,24 +59,10 @@ class Set {
     config.format = {w.stored, w.stored};
     layout_ = make_layout(config);
 
-    const std::int32_t count = cu_blocks.back();
-    std::vector<std::int32_t> order(static_cast<std::size_t>(count));
-    std::iota(order.begin(), order.end(), 0);
-    std::uint64_t state = seed + 1;
-    for (std::size_t i = order.size(); i > 1; --i) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      std::swap(order[i - 1], order[(state >> 33) % i]);
-    }
-    slab_ = bench::Buffer(static_cast<std::size_t>(layout_.block_bytes * count));
-    slab_.fill_random(w.dtype == DType::bf16, seed);
+    slab_ = bench::PagedSlab(layout_, k_len, seed);
+    slab_.slab().fill_random(w.dtype == DType::bf16, seed);
     cu_q_ = bench::to_device(cu_q);
     cu_k_ = bench::to_device(cu_k);
-    cu_blocks_ = bench::to_device(cu_blocks);
-    indices_ = bench::to_device(order);
-    table_.indices = indices_.as<std::int32_t>();
-    table_.slab = slab_.as<>();
-    table_.slab_blocks = count;
-    table_.cu_blocks = cu_blocks_.as<std::int32_t>();
   }
 
   /// Device memory of K and V rows: new tokens for write_kv, all tokens for flatten_kv.
@@ -108,7 +84,7 @@ class Set {
   pagedkv::WriteKvArgs write_args(const Work& w) const {
     pagedkv::WriteKvArgs a;
     a.layout = layout_;
-    a.table = table_;
+    a.table = slab_.table();
     a.batch = batch_;
     a.cu_q = cu_q_.as<std::int32_t>();
     a.cu_k = cu_k_.as<std::int32_t>();
@@ -135,7 +111,7 @@ class Set {
   pagedkv::FlattenKvArgs flatten_args() const {
     pagedkv::FlattenKvArgs a;
     a.layout = layout_;
-    a.table = table_;
+    a.table = slab_.table();
     a.batch = batch_;
     a.cu_k = cu_k_.as<std::int32_t>();
     a.max_total_k = all_tokens_;
@@ -155,8 +131,8 @@ class Set {
   std::int32_t batch_ = 0;
   std::int32_t new_tokens_ = 0;
   std::int32_t all_tokens_ = 0;
-  pagedkv::BlockTable table_;
-  bench::Buffer slab_, cu_q_, cu_k_, cu_blocks_, indices_, k_, v_, bias_, base_, ids_, delta_;
+  bench::PagedSlab slab_;
+  bench::Buffer cu_q_, cu_k_, k_, v_, bias_, base_, ids_, delta_;
 };
 
 constexpr std::int64_t kRowBytes = std::int64_t{2} * kHeads * kDim * 2;  // one token's K and V as T

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
+#include <stdexcept>
 #include <string_view>
 #include <vector>
 
@@ -236,6 +237,12 @@ bool have_device() {
 bool device_required() {
   const char* value = std::getenv("PAGEDKV_REQUIRE_GPU");
   return value != nullptr && std::string_view(value) == "1";
+}
+
+std::string why_no_device() {
+  if (have_device()) return {};
+  if (device_required()) throw std::runtime_error("PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device");
+  return "no CUDA device";
 }
 
 }  // namespace support

@@ -35,4 +35,8 @@ bool have_device();
   }
 bool device_required();
 
+/// The same for tests that skip by a reason: empty if a device is there. Throws std::runtime_error if there is none and
+/// one is required.
+std::string why_no_device();
+
 }  // namespace support

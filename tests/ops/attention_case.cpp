@@ -54,7 +54,8 @@ std::string describe(const CaseSpec& s) {
   out << name(s.config.dtype) << " K " << name(s.config.format.k) << " V " << name(s.config.format.v) << " D "
       << s.config.head_dim << " heads " << s.q_heads << "/" << s.config.kv_heads << " block " << s.config.block_len
       << " window " << s.window << " softcap " << s.softcap << " sinks " << s.sinks << " causal " << s.causal << " cp "
-      << s.cp.rank << "/" << s.cp.size << "x" << s.cp.interleave << " v " << s.v_offset << "+" << s.value_dim();
+      << s.cp.rank << "/" << s.cp.size << "x" << s.cp.interleave << " v " << s.v_offset << "+" << s.value_dim()
+      << " finished " << !s.finished.empty() << " tree " << !s.tree_mask.empty() << " log-n " << s.log_n_length;
   return out.str();
 }
 

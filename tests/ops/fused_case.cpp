@@ -58,6 +58,16 @@ void set_rope(FusedSpec& s, int i) {
                          : pagedkv::MropeMode::none;
 }
 
+void set_all(FusedSpec& s, int i) {
+  set_rope(s, i);
+  s.k_bias = (i + 1) % 2 == 0;
+  s.v_bias = (i + 1) % 3 == 0;
+  s.q_bias = (i + 1) % 4 == 0;
+  s.rotate_q = (i + 1) % 3 != 0;
+  s.strided = (i + 1) % 5 == 0;
+  s.base.pointer_table = (i + 1) % 2 == 0;
+}
+
 std::vector<char> table_blocks(const pagedkv::AttentionArgs& a) {
   std::vector<char> bytes;
   for (std::int32_t i = 0; i < a.table.cu_blocks[a.batch]; ++i) {

@@ -33,6 +33,9 @@ std::string describe(const FusedSpec& spec);
 /// A few RoPE kinds, both pair styles, partial dimensions, mrope, in turn: number `i` set on a spec.
 void set_rope(FusedSpec& spec, int i);
 
+/// The same, and biases, rotated queries, strides and the kind of table as well.
+void set_all(FusedSpec& spec, int i);
+
 /// Bytes of the blocks that a host block table lists, in its order.
 std::vector<char> table_blocks(const pagedkv::AttentionArgs& host);
 

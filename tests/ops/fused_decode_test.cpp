@@ -44,13 +44,7 @@ TEST(FusedDecode, TypesFormatsAndRope) {
     for (const KvType k : {KvType::same, KvType::int8, KvType::int4}) {
       for (const KvType v : {KvType::same, KvType::int8, KvType::int4}) {
         FusedSpec s = base(type, {k, v}, i % 2 == 0 ? 64 : 128);
-        ops::set_rope(s, i++);
-        s.k_bias = i % 2 == 0;
-        s.v_bias = i % 3 == 0;
-        s.q_bias = i % 4 == 0;
-        s.rotate_q = i % 3 != 0;
-        s.strided = i % 5 == 0;
-        s.base.pointer_table = i % 2 == 0;
+        ops::set_all(s, i++);
         check(s);
       }
     }

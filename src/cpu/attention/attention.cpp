@@ -60,7 +60,7 @@ struct Front {
   std::size_t bytes() const { return query_bytes + readonly_bytes; }
 };
 
-/// Puts the new tokens into the cache and the finished queries at `memory`, as far as the arguments ask for it, and
+/// Puts the new tokens into the cache and the prepared queries at `memory`, as far as the arguments ask for it, and
 /// returns the arguments of what is left to do.
 AttentionArgs prepare(const AttentionArgs& args, const Front& front, char* memory, Exec exec) {
   if (args.fuse_write.k != nullptr) {

@@ -1,4 +1,3 @@
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -43,9 +42,7 @@ double probability_error() {
 }
 
 std::string why_not_run() {
-  if (support::have_device()) return {};
-  if (support::device_required()) throw std::runtime_error("PAGEDKV_REQUIRE_GPU=1, but there is no CUDA device");
-  return "no CUDA device";
+  return support::why_no_device();
 }
 
 }  // namespace golden
