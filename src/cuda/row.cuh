@@ -247,14 +247,6 @@ struct LinearRow {
   __device__ char* operator()(int at) const { return data + at; }
 };
 
-/// The same with the 16-byte pieces exchanged: piece i goes to i ^ flip / 16.
-struct SwizzledRow {
-  char* data;
-  int flip;
-
-  __device__ char* operator()(int at) const { return data + (at ^ flip); }
-};
-
 /// Stores the row rounded to T.
 template <class Shape, class T, class Place>
 __device__ __forceinline__ void store_same(Place to, const Row<Shape>& row, RowLane at) {
@@ -264,18 +256,6 @@ __device__ __forceinline__ void store_same(Place to, const Row<Shape>& row, RowL
     if (!has_slot<Shape>(s)) continue;
     *reinterpret_cast<uint4*>(to(16 * at.map.first(s))) = pack_chunk<T>(row.x[i][0]);
     *reinterpret_cast<uint4*>(to(16 * at.map.second(s, Shape::kPairs))) = pack_chunk<T>(row.x[i][1]);
-  }
-}
-
-/// Stores the row as it was read.
-template <class Shape, class Place>
-__device__ __forceinline__ void store_raw(Place to, const RawRow<Shape>& row, RowLane at) {
-#pragma unroll
-  for (int i = 0; i < Shape::kSlots; ++i) {
-    const int s = at.lane + i * Shape::kLanes;
-    if (!has_slot<Shape>(s)) continue;
-    *reinterpret_cast<uint4*>(to(16 * at.map.first(s))) = row.chunk[i][0];
-    *reinterpret_cast<uint4*>(to(16 * at.map.second(s, Shape::kPairs))) = row.chunk[i][1];
   }
 }
 
@@ -340,21 +320,20 @@ __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, cor
   }
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, stores its codes if `valid` and returns {scale, zero}. All
-/// lanes of the warp call it.
+/// Quantises the row, whose minimum and maximum are `range`, stores its codes and returns {scale, zero}. All lanes of
+/// the warp call it.
 template <class Shape, class T, int Bits, class Place>
 __device__ __forceinline__ core::QuantParam<T> store_quantised(Place to, const Row<Shape>& row, float2 range,
-                                                               RowLane at, bool valid = true) {
+                                                               RowLane at) {
   const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
   const core::RowEncoder e = core::row_encoder<T>(p);
   // Rounding of scale and zero can push codes out of range, but rarely does. Codes grow with x, so the row's ends tell
   // whether any element of the warp's rows needs clamping (NaN fails both comparisons).
   const bool inside = core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
                       core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
-  const bool all_inside = __all_sync(0xffffffffu, inside) != 0;
-  if (valid && all_inside) {
+  if (__all_sync(0xffffffffu, inside)) {
     store_codes<Shape, Bits, false>(to, row, e, at);
-  } else if (valid) {
+  } else {
     store_codes<Shape, Bits, true>(to, row, e, at);
   }
   return p;

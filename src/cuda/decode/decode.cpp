@@ -4,9 +4,11 @@
 
 #include "common/args_check.h"
 #include "common/check.h"
+#include "common/lengths_check.h"
 #include "cuda/decode/partials.h"
 #include "cuda/device.h"
 #include "cuda/validation.h"
+#include "cuda/write_kv/write_kv.h"
 
 namespace pagedkv::cuda {
 namespace {
@@ -63,7 +65,13 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
       if (serves(entry.key, wide)) key = wide;
     }
   }
-  find_kernel("decode", table, key)(args, workspace, stream);
+  const auto attend = find_kernel("decode", table, key);
+  const bool writes = args.fuse_write.k != nullptr;
+  if (writes) {
+    const WriteKvArgs write = common::write_of(args);
+    impl::write_kv::launcher_for(write)(write, args.finished, stream);
+  }
+  attend(args, writes, workspace, stream);
 }
 
 }  // namespace pagedkv::cuda

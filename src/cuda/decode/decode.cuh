@@ -20,7 +20,7 @@ inline int log2_of(int x) {
   return n;
 }
 
-inline Params make_params(const DecodeArgs& a, Workspace workspace) {
+inline Params make_params(const DecodeArgs& a, bool after_write, Workspace workspace) {
   const BlockLayout& l = a.layout;
   const PartialsLayout partials = partials_layout(a);
   Params p{};
@@ -54,7 +54,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.window = a.window;
   p.sinks = a.sinks;
   p.own = core::Ownership(a.cp);
-  p.fuse_write = a.fuse_write;
+  p.after_write = after_write;
   p.rope = a.rope;
   p.q_bias = a.q_bias;
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
@@ -66,7 +66,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
 }
 
 template <class Kernel>
-void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream stream) {
+void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace workspace, Stream stream) {
   using T = typename Kernel::T;
   constexpr KvType kK = Kernel::kK;
   constexpr KvType kV = Kernel::kV;
@@ -75,7 +75,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   constexpr int kRows = 8 * kTiles;
 
   const Device& device = current_device();
-  Params p = make_params(args, workspace);
+  Params p = make_params(args, after_write, workspace);
   const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
   const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);
@@ -88,7 +88,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
-  // Each kernel may start while the one before it ends, and waits for it before it reads anything.
+  // Each kernel may start while the one before it ends, and waits for it before it reads what that one writes.
   const bool overlap = device.arch >= 90;
   launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, overlap}, p);
 

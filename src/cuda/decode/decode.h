@@ -13,10 +13,11 @@ namespace pagedkv::cuda::impl::decode {
 /// query of a head) a warp works on at a time.
 template <class Kernel>
 struct Launch {
-  static void run(const DecodeArgs& args, Workspace workspace, Stream stream);
+  /// `after_write`: the launch before this one on the stream is write_kv's of the new tokens.
+  static void run(const DecodeArgs& args, bool after_write, Workspace workspace, Stream stream);
 };
 
-using Launcher = void (*)(const DecodeArgs&, Workspace, Stream);
+using Launcher = void (*)(const DecodeArgs&, bool after_write, Workspace, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 

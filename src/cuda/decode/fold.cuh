@@ -24,7 +24,10 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
   const int head = static_cast<int>(blockIdx.x) % q_heads;
   const int q_index = static_cast<int>(blockIdx.x) / q_heads;
 
+  // Lengths were complete before the decode kernel started. Rows are waited for below, and by one CTA in any case: then
+  // the end of this kernel is the end of those before it.
   ptx::launch_dependents();
+  if (blockIdx.x == 0) ptx::wait_for_predecessor();
   // The sequence that holds this query.
   if (q_index < __ldg(p.cu_q) || q_index >= __ldg(p.cu_q + p.batch)) return;
   int low = 0;

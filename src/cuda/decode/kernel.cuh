@@ -8,10 +8,10 @@
 #include "cuda/decode/params.h"
 #include "cuda/decode/policy.h"
 #include "cuda/decode/query.cuh"
+#include "cuda/decode/query_rows.cuh"
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
-#include "cuda/decode/token_rows.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -44,6 +44,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   static_assert(kStages >= 2);
   static_assert(128 + sizeof(Exchange<kRows>) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
+  static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
@@ -54,19 +55,24 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   char* extra = shared + kWarps * kStages * S::kBytes;
   const std::uint32_t ring_address = ptx::shared_address(ring);
 
-  ptx::wait_for_predecessor();
+  // write_kv lets this kernel start when all that came before write_kv is complete, so only the new rows are waited
+  // for, by the loader. Every CTA waits before it ends, so that the end of this kernel is the end of both.
+  if (!p.after_write) ptx::wait_for_predecessor();
   ptx::launch_dependents();
   auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
   auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange))[warp];
   SharedCursor current(&own_shared.item);
   const Cursor start = find_start(p, kRows, *reinterpret_cast<Start*>(extra));
-  if (!start.valid()) return;
+  if (!start.valid()) {
+    ptx::wait_for_predecessor();
+    return;
+  }
   current.set(start);
   RawQueries<N, D> raw;
   fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
                             start.seq.q_len * p.group);
 
-  Loader<K, V, D, kRows> loader(p, start, own_shared.loader, ring);
+  Loader<K, V, D, kRows> loader(p, start, own_shared.loader);
   int stage = 0;  // the free one; the others are in flight, oldest first
 #pragma unroll 1
   for (int i = 1; i < kStages; ++i) loader.issue(ring_address + i * S::kBytes);
@@ -128,48 +134,35 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
 
     const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
     st.reset();
-    // At most the warp's last tile of an item has new tokens, which are not more than 16.
-    const bool writes = p.fuse_write.k != nullptr && tiles.begin < tiles.end &&
-                        has_new_tokens(p, current.get(), tiles.token<kTokens>(tiles.end - 1) + kTokens);
-    if (writes) prefetch_new_tokens<T, D>(p, current.get());
-    for (int i = tiles.begin; i < tiles.end;) {
-      int stop = tiles.end;
-      if (writes && i < tiles.end - 1) {
-        stop = tiles.end - 1;
-      } else if (writes) {
-        const int oldest = stage + 1 == kStages ? 0 : stage + 1;
-        write_new_tokens<T, K, V, D>(p, current.get(), ring + oldest * S::kBytes, tiles.token<kTokens>(i));
-      }
-      for (; i < stop; ++i) {
-        loader.issue(ring_address + stage * S::kBytes);
-        stage = stage + 1 == kStages ? 0 : stage + 1;
-        ptx::wait_copies<kStages - 1>();
-        __syncwarp();
+    for (int i = tiles.begin; i < tiles.end; ++i) {
+      loader.issue(ring_address + stage * S::kBytes);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+      ptx::wait_copies<kStages - 1>();
+      __syncwarp();
 
-        const std::uint32_t tile = ring_address + stage * S::kBytes;
-        const char* tile_data = ring + stage * S::kBytes;
-        const int t = tiles.token<kTokens>(i);
-        float s[kTokens / 16][N][4];
-        std::uint32_t prob[kTokens / 16][N][2];
-        key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
-        const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
-        const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
-        if (t >= full_from && t + kTokens <= full_to) {
-          Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-        } else {
-          Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-        }
-        value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
-        if constexpr (V != KvType::same) {
-          const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
-#pragma unroll
-          for (int m = 0; m < kTokens / 16; ++m) {
-#pragma unroll
-            for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
-          }
-        }
-        __syncwarp();
+      const std::uint32_t tile = ring_address + stage * S::kBytes;
+      const char* tile_data = ring + stage * S::kBytes;
+      const int t = tiles.token<kTokens>(i);
+      float s[kTokens / 16][N][4];
+      std::uint32_t prob[kTokens / 16][N][2];
+      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
+      const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
+      const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
+      if (t >= full_from && t + kTokens <= full_to) {
+        Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
+      } else {
+        Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
       }
+      value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
+      if constexpr (V != KvType::same) {
+        const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
+#pragma unroll
+        for (int m = 0; m < kTokens / 16; ++m) {
+#pragma unroll
+          for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
+        }
+      }
+      __syncwarp();
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
                                                warp * kStages * S::kBytes + stage * S::kBytes, exchange);
@@ -189,6 +182,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
     __syncthreads();
   }
   ptx::wait_copies<0>();
+  ptx::wait_for_predecessor();
 }
 
 }  // namespace pagedkv::cuda::impl::decode

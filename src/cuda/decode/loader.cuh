@@ -8,8 +8,8 @@
 #include "cuda/decode/policy.h"
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/stage.cuh"
-#include "cuda/decode/token_rows.cuh"
 #include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/dependent_launch.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -44,8 +44,7 @@ struct WarpTiles {
 /// What a loader keeps in shared memory, because it is needed once per tile or less and registers are scarce.
 struct LoaderShared {
   Cursor next;               ///< the item after the one being issued
-  int end;                   ///< one past the keys of the item being issued
-  char* ring;                ///< the warp's
+  int last;                  ///< one past the keys of the item being issued
   std::uint64_t block[32];   ///< where the K data of each piece of the item's tiles is: entry e of piece e % pieces
   std::int64_t param_shift;  ///< from there to the parameters
 };
@@ -56,14 +55,13 @@ class Loader {
   static constexpr int kTokens = S::kTokens;
 
  public:
-  /// `shared` is this warp's alone, as is the ring that stages belong to.
-  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared, char* ring)
+  /// `shared` is this warp's alone.
+  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared)
       : p_(p), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
-    if (lane_ == 0) shared.ring = ring;
     request(start);
     next_.set(start);
   }
@@ -73,7 +71,7 @@ class Loader {
     while (i_ == tiles_.end && more_) activate();
     if (i_ < tiles_.end) {
       const int t = tiles_.template token<kTokens>(i_);
-      if (t >= first_ && t + kTokens <= last_ && (1 << p_.block_shift) >= kTokens) {
+      if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
         copy_pieces(stage, t);
@@ -107,7 +105,8 @@ class Loader {
   __device__ void activate() {
     Cursor c = next_.get();
     first_ = c.seq.begin(c.split);
-    last_ = c.seq.end(c.split);
+    const int last = c.seq.end(c.split);
+    ready_ = p_.after_write ? min(local_count(p_, c.seq.k_len - c.seq.q_len), last) : last;
     tiles_ = WarpTiles::of<kTokens>(c.seq, c.split);
     i_ = begin_ = tiles_.begin;
     tiles_.end = max(tiles_.end, i_);
@@ -117,11 +116,10 @@ class Loader {
           reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
     }
     __syncwarp();
-    if (lane_ == 0) shared_.end = last_;
-    if (p_.fuse_write.k != nullptr) last_ = min(max(first_new_token(p_, c), first_), last_);
     shared_.block[lane_] =
         block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
     if (lane_ == 0) {
+      shared_.last = last;
       shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
     }
     c.advance(p_, Rows);
@@ -137,21 +135,16 @@ class Loader {
     return min(kTileShift, p_.block_shift);
   }
 
-  /// What lies at a shared memory address in the ring.
-  __device__ char* pointer(std::uint32_t address) const {
-    return shared_.ring + (address - ptx::shared_address(shared_.ring));
-  }
-
   /// K data of the block that holds the token `in_tile` tokens into tile i_.
   __device__ const char* block_of(int in_tile) const {
     const int entry = ((i_ - begin_) * kTokens + in_tile) >> piece_shift();
     return reinterpret_cast<const char*>(shared_.block[entry]);
   }
 
-  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last_) become zero,
-  /// but those that this call writes, [last_, end), are left alone; `t` is the token of the first row.
+  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last) become zero;
+  /// `t` is the token of the first row.
   template <bool Whole, int Row, int Count>
-  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int end) {
+  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int last) {
     constexpr int kChunks = Count * Row / 16;
 #pragma unroll
     for (int c = 0; c < kChunks; c += 32) {
@@ -163,8 +156,7 @@ class Loader {
       if constexpr (Whole) {
         ptx::copy_async_16(dst, from + lane_ * 16 + c * 16, policy_);
       } else {
-        const bool valid = t + row >= first_ && t + row < last_;
-        if (t + row >= last_ && t + row < end) continue;
+        const bool valid = t + row >= first_ && t + row < last;
         ptx::copy_async_16(dst, from + x * 16, valid ? 16u : 0u, policy_);
       }
     }
@@ -174,9 +166,9 @@ class Loader {
   __device__ __forceinline__ void copy_tile(std::uint32_t stage, int t) {
     const char* block = block_of(0);
     const int row = t & ((1 << p_.block_shift) - 1);
-    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, last_);
+    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, ready_);
     if constexpr (!S::kShared)
-      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, last_);
+      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, ready_);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
         const char* from = block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
@@ -188,15 +180,16 @@ class Loader {
   /// Any tile, 16 tokens at a time.
   __device__ void copy_pieces(std::uint32_t stage, int t) {
     const int mask = (1 << p_.block_shift) - 1;
-    const int end = shared_.end;
+    const int last = shared_.last;
+    if (t + kTokens > ready_) ptx::wait_for_predecessor();
 #pragma unroll 1
     for (int sub = 0; sub < kTokens; sub += 16) {
       const char* block = block_of(sub);
       const int row = (t + sub) & mask;
-      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub, end);
+      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub, last);
       if constexpr (!S::kShared)
         copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
-                                       t + sub, end);
+                                       t + sub, last);
     }
     if constexpr (kParams > 0) {
       const int x = lane_ % (kTokens / 4) * 4;
@@ -204,18 +197,9 @@ class Loader {
       if (lane_ < kParams * kTokens / 4) {
         const char* from =
             block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
-        const std::uint32_t to = stage + S::kParamK + lane_ * 16;
-        if (last_ < end && t + x + 4 > last_ && t + x < end) {  // next to those of new tokens, which come later
-#pragma unroll 1
-          for (int i = 0; i < 4; ++i) {
-            if (t + x + i < last_) ptx::copy_async_4(to + 4 * i, from + 4 * i);
-            if (t + x + i >= end) *reinterpret_cast<std::uint32_t*>(pointer(to + 4 * i)) = 0;
-          }
-          return;
-        }
         // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
-        const int valid = t + x + 3 >= first_ ? min(max(last_ - (t + x), 0), 4) : 0;
-        ptx::copy_async_16(to, from, static_cast<std::uint32_t>(4 * valid), policy_);
+        const int valid = t + x + 3 >= first_ ? min(max(last - (t + x), 0), 4) : 0;
+        ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
       }
     }
   }
@@ -237,7 +221,7 @@ class Loader {
   int i_;
   int begin_;
   int first_;
-  int last_;  ///< one past the keys to copy; those from there to shared_.end are written by this call
+  int ready_;  ///< one past the item's keys that are in the cache already: new tokens' may be under way
 };
 
 }  // namespace pagedkv::cuda::impl::decode

@@ -53,8 +53,8 @@ struct Params {
   int window;
   const float* sinks;
   core::Ownership own;
-  FuseWrite fuse_write;  ///< of the new tokens; k null: none
-  bool prepare_q;        ///< q gets q_bias and q_rope_dim channels of RoPE
+  bool after_write;  ///< the kernel before this one is write_kv's of the new tokens and may still run
+  bool prepare_q;    ///< q gets q_bias and q_rope_dim channels of RoPE
   const void* q_bias;
   int q_rope_dim;
   core::RopeTable rope;

@@ -7,15 +7,18 @@
 
 namespace pagedkv::cuda {
 
+impl::write_kv::Launcher impl::write_kv::launcher_for(const WriteKvArgs& args) {
+  const Device& device = current_device();
+  const BlockLayout& l = args.layout;
+  const int variant = choose_variant(args.max_total_q, l.kv_heads, l.head_dim, device.multiprocessors);
+  return find_kernel("write_kv", kernels(), {device.arch, l.dtype, true, {}, l.head_dim, variant});
+}
+
 void write_kv(const WriteKvArgs& args, Validation validation, Stream stream) {
   common::check_args(args, common::Backend::cuda);
   if (validation == Validation::full) validate_contents(args, stream);
   if (args.batch == 0 || args.max_total_q == 0) return;
-  const Device& device = current_device();
-  const BlockLayout& l = args.layout;
-  const int variant = impl::write_kv::choose_variant(args.max_total_q, l.kv_heads, l.head_dim, device.multiprocessors);
-  const KernelKey key{device.arch, l.dtype, true, {}, l.head_dim, variant};
-  find_kernel("write_kv", impl::write_kv::kernels(), key)(args, stream);
+  impl::write_kv::launcher_for(args)(args, nullptr, stream);
 }
 
 }  // namespace pagedkv::cuda

@@ -13,6 +13,7 @@
 #include "common/block_lookup.h"
 #include "cuda/device.h"
 #include "cuda/launch.cuh"
+#include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
@@ -33,8 +34,9 @@ struct Params {
   const std::int32_t* cu_q;
   const std::int32_t* cu_k;
   const std::int32_t* readonly_blocks;
-  const void* x[2];     ///< k and v
-  const void* bias[2];  ///< of k and v
+  const std::uint8_t* finished;  ///< [batch] nonzero: nothing is written for the sequence; may be null
+  const void* x[2];              ///< k and v
+  const void* bias[2];           ///< of k and v
   TokenStrides strides;
   core::RopeTable rope;
   core::Ownership owner;
@@ -203,6 +205,9 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
+  // The kernel after this one may start once all that came before is complete. decode() relies on it.
+  ptx::wait_for_predecessor();
+  ptx::launch_dependents();
   const std::int64_t t0 = p.cu_q[0] + std::int64_t{blockIdx.x} * p.chunk;
   const std::int64_t t1 = min(t0 + p.chunk, std::int64_t{p.cu_q[p.batch]});
   if (p.rope.dim > 0) load_turns(turns, p.rope);
@@ -210,7 +215,8 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
     const std::int32_t begin = p.cu_q[b];
     const std::int32_t end = p.cu_q[b + 1];
     const std::int32_t k_len = p.cu_k[b + 1] - p.cu_k[b];
-    const std::int32_t readonly = p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
+    const bool finished = p.finished != nullptr && p.finished[b] != 0;
+    const std::int32_t readonly = finished ? INT32_MAX : p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
     return Span{b, begin, end, k_len - (end - begin), readonly, common::first_entry(p.table, b)};
   });
   if (t0 >= t1) return;
@@ -277,7 +283,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_cons
 }
 
 template <class Kernel>
-void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
+void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, Stream stream) {
   using T = typename Kernel::T;
   constexpr int kDim = Kernel::kHeadDim;
   using Shape = RowShape<kDim, kRowLanes<kDim>*(Kernel::kVariant == kFewTokens ? 2 : 1)>;
@@ -286,8 +292,9 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
   const std::int64_t tokens = std::min<std::int64_t>(args.max_total_q, INT32_MAX);
   const KvFormat format = args.layout.format;
   const bool dense = format.k == KvType::int4 && format.v == KvType::int4;
-  const Grid grid = choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, dense, args.cp.size,
-                                current_device().multiprocessors);
+  const Device& device = current_device();
+  const Grid grid =
+      choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, dense, args.cp.size, device.multiprocessors);
 
   Params p{};
   p.layout = args.layout;
@@ -297,6 +304,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
   p.cu_q = args.cu_q;
   p.cu_k = args.cu_k;
   p.readonly_blocks = args.readonly_blocks;
+  p.finished = finished;
   p.x[0] = args.k;
   p.x[1] = args.v;
   p.bias[0] = args.k_bias;
@@ -319,7 +327,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
   void (*const function)(Params) = kernel<T, Shape, IdentityTransform>;
   allow_dynamic_shared(reinterpret_cast<const void*>(function), shared);
   const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
-  launch("write_kv", function, {ctas, kThreads, shared, stream}, p);
+  launch("write_kv", function, {ctas, kThreads, shared, stream, device.arch >= 90}, p);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv

@@ -94,7 +94,7 @@ TEST(GpuFusedDecode, HeadDims) {
   }
 }
 
-/// Several tiles of queries read the new tokens; one writes them.
+/// Several tiles of queries read the new tokens.
 TEST(GpuFusedDecode, HeadRatiosAndBlockLengths) {
   PAGEDKV_NEEDS_DEVICE();
   int i = 0;

@@ -22,9 +22,6 @@ inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t byte
 inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes, Place where = Place::current()) {
   emulation::copy_async(to, from, bytes, 16, where);
 }
-inline void copy_async_4(std::uint32_t to, const void* from, Place where = Place::current()) {
-  emulation::copy_async(to, from, 4, 4, where);
-}
 inline void commit_copies() {
   emulation::commit_copies();
 }
