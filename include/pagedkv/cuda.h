@@ -31,9 +31,9 @@ enum class Validation : std::uint8_t {
 /// q_heads; the contents need no preparation.
 std::size_t decode_workspace_bytes(const DecodeArgs& args);
 
-/// Attention of 1 .. 16 new tokens per sequence over the paged cache, which already holds them or, with fuse_write, gets
-/// them from a write_kv that overlaps with the attention. head_dim 64, 96, 128, 192 or 256, block_len 16, 32, 64 or 128, T f16 or bf16, any
-/// formats, any number of q heads per kv head.
+/// Attention of 1 .. 16 new tokens per sequence over the paged cache, which already holds them or, with fuse_write,
+/// gets them from a write_kv that overlaps with the attention. head_dim 64, 96, 128, 192 or 256, block_len 16, 32, 64
+/// or 128, T f16 or bf16, any formats, any number of q heads per kv head.
 ///
 /// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options. Not on
 /// whether the call writes the new tokens or write_kv() did, on the batch, the block table, block_len, maxima, the

@@ -210,6 +210,46 @@ ops::Result run(ops::Case& c, const Call& call) {
   return result;
 }
 
+std::vector<std::uint8_t> run_chain(ops::Case& c, const pagedkv::AttentionArgs& fused, int steps, bool apart) {
+  const OnDevice on(c.spec(), fused, 0);
+  const auto element = static_cast<std::size_t>(pagedkv::dtype_bytes(on.args.layout.dtype));
+  const int dim = on.args.layout.head_dim;
+  const auto bytes = static_cast<std::size_t>(on.args.max_total_q * on.args.q_heads * dim) * element;
+  const DeviceBuffer between(bytes);
+  const DeviceBuffer out(bytes * static_cast<std::size_t>(steps));
+  const pagedkv::TokenStrides packed = pagedkv::packed_strides(on.args.q_heads, dim);
+
+  pagedkv::AttentionArgs first = on.args;
+  first.lse = nullptr;
+  first.fuse_write = {};
+  first.q_bias = nullptr;
+  first.rotate_q = false;
+  first.o = between.data();
+  first.o_strides = packed;
+  pagedkv::AttentionArgs second = on.args;
+  second.lse = nullptr;
+  second.q = second.fuse_write.k = second.fuse_write.v = between.data();
+  second.q_strides = second.fuse_write.strides = second.o_strides = packed;
+  const DeviceBuffer workspace(std::max<std::size_t>(pagedkv::cuda::decode_workspace_bytes(first), 1));
+  const pagedkv::Workspace room{workspace.data(), pagedkv::cuda::decode_workspace_bytes(first)};
+
+  const StreamOwner stream;
+  const auto call = [&](const pagedkv::AttentionArgs& args) {
+    pagedkv::cuda::decode(args, room, stream.get());
+    if (apart) cuda_ok(cudaStreamSynchronize(stream.get()));
+  };
+  for (int i = 0; i < steps; ++i) {
+    first.softmax_scale = 0.1F + static_cast<float>(i % 2);
+    second.o = out.data() + bytes * static_cast<std::size_t>(i);
+    call(first);
+    call(second);
+  }
+  cuda_ok(cudaStreamSynchronize(stream.get()));
+  std::vector<std::uint8_t> result(bytes * static_cast<std::size_t>(steps));
+  out.get(result.data());
+  return result;
+}
+
 void expect_close(const ops::CaseSpec& spec, const ops::Result& got, const ops::Case::Expected& want) {
   const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(spec.config.dtype);
   const bool bf16_p = spec.config.dtype == pagedkv::DType::bf16 && spec.config.format.v == pagedkv::KvType::same;

@@ -28,6 +28,12 @@ struct Call {
 /// outside the rows was written or an element was not.
 ops::Result run(ops::Case& c, const Call& call = {});
 
+/// 2 * `steps` calls on one stream: a plain one, and one with the options of `fused` whose queries and new keys and
+/// values are the output of the plain one, which is another one in each step. With `apart` each call has ended before
+/// the next one starts.
+/// @returns the outputs of the fused calls
+std::vector<std::uint8_t> run_chain(ops::Case& c, const pagedkv::AttentionArgs& fused, int steps, bool apart);
+
 /// Compares with the oracle. The bound: probabilities are rounded to f16 (to bf16 for unquantised bf16 values) before
 /// they meet the values, each with a relative error of half an ulp, and a row's values differ from its offset by at
 /// most twice the largest value; on top of that what ops::expect_close() allows. The relative error of all rows

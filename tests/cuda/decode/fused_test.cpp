@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -227,6 +228,28 @@ TEST(GpuFusedDecode, AgainstTheOracle) {
     const ops::Result got = decode_test::run(c.plain(), call);
     c.write();
     decode_test::expect_close(s.base, got, c.plain().expected());
+  }
+}
+
+/// Kernels of consecutive calls overlap; none may read what an earlier one has yet to write, or overwrite what one has
+/// yet to read.
+TEST(GpuFusedDecode, CallsThatFeedEachOther) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const int longest : {200, 4100}) {  // with one split per sequence, and with several
+    for (const KvType k : kFormats) {
+      FusedSpec s = base(DType::f16, {k, k}, 128);
+      s.base.lengths = {{1, 100, 0}, {16, longest, 1}, {3, 64, 2}, {1, 1, 3}};
+      ops::set_rope(s, 0);
+      s.rotate_q = true;
+      SCOPED_TRACE(ops::describe(s));
+      ops::FusedCase c(s);
+      c.write();
+      const auto want = decode_test::run_chain(c.plain(), c.fused(), 6, true);
+      EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), 6, false), want);
+      const std::size_t step = want.size() / 6;
+      EXPECT_FALSE(std::equal(want.begin(), want.begin() + static_cast<std::ptrdiff_t>(step),
+                              want.begin() + static_cast<std::ptrdiff_t>(step)));
+    }
   }
 }
 
