@@ -134,8 +134,8 @@ struct FlattenKvArgs {
 // ---- attention
 
 /// New keys and values that decode() puts into the cache itself, with the bytes of write_kv() with the same arguments;
-/// layout, layer, table, lengths, cp and `rope` are the call's. Nothing is written for a sequence that is finished. None
-/// of these arrays may overlap with o or lse, which may be stored first.
+/// layout, layer, table, lengths, cp and `rope` are the call's. Nothing is written for a sequence that is finished.
+/// None of these arrays may overlap with o or lse, which may be stored first.
 struct FuseWrite {
   const void* k = nullptr;    ///< T, addressed by `strides`; 16-byte aligned; backend memory; null: nothing is written
   const void* v = nullptr;    ///< T, same strides; may be null with shared_kv, then and only then
