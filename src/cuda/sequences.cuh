@@ -76,15 +76,13 @@ struct Place {
   std::int32_t local;
 };
 
-/// Lists the tokens of [t0, t1), t0 < t1, that `place(span, index)` does not leave out. One warp calls it.
+/// Lists the tokens of [t0, t1) that `place(span, index)` does not leave out. One warp calls it, with the span of token
+/// t0 + lane in each lane below t1 - t0.
 template <class PlaceOf>
-__device__ __forceinline__ void list_tokens(Tokens& tokens, const Span* spans, std::int64_t t0, std::int64_t t1,
+__device__ __forceinline__ void list_tokens(Tokens& tokens, const Span& s, std::int64_t t0, std::int64_t t1,
                                             const core::FastDivmod& block_len, const TokenStrides& strides,
                                             std::int64_t start_origin, PlaceOf place) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  // A token's span is the last one that starts at or before it.
-  const unsigned starts = __ballot_sync(0xffffffffu, spans[lane].sequence >= 0);
-  const Span s = spans[max(0, 31 - __clz(static_cast<int>(starts & (0xffffffffu >> (31 - lane)))))];
   const std::int64_t t = t0 + lane;
   const auto index = static_cast<std::int32_t>(t - s.begin);
   Place at{0, -1};
@@ -110,6 +108,74 @@ __device__ __forceinline__ void list_tokens(Tokens& tokens, const Span* spans, s
     tokens.count = __popc(kept);
     tokens.one_sequence = one;
   }
+}
+
+/// The same with the spans that find_spans() found; t0 < t1.
+template <class PlaceOf>
+__device__ __forceinline__ void list_tokens(Tokens& tokens, const Span* spans, std::int64_t t0, std::int64_t t1,
+                                            const core::FastDivmod& block_len, const TokenStrides& strides,
+                                            std::int64_t start_origin, PlaceOf place) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  // A token's span is the last one that starts at or before it.
+  const unsigned starts = __ballot_sync(0xffffffffu, spans[lane].sequence >= 0);
+  const Span s = spans[max(0, 31 - __clz(static_cast<int>(starts & (0xffffffffu >> (31 - lane)))))];
+  list_tokens(tokens, s, t0, t1, block_len, strides, start_origin, place);
+}
+
+/// A chunk of the flat range.
+struct TokenChunk {
+  std::int32_t origin;  ///< where the flat range starts
+  std::int64_t t0;
+  std::int64_t t1;  ///< not above t0: no tokens
+  Span span;        ///< of token t0 + lane, if that is below t1
+};
+
+/// The chunk of `size` tokens, at most 32, that starts `first` tokens into the flat range, found by one warp without
+/// the rest of the CTA; `cu` and `load` as in find_spans(). Two rounds of loads for up to 128 sequences and one more
+/// per factor of 128; lanes past the end of t0's sequence search on by themselves.
+template <class Load>
+__device__ __forceinline__ TokenChunk find_chunk(const std::int32_t* cu, std::int32_t batch, std::int64_t first,
+                                                 int size, Load load) {
+  constexpr int kSamples = 4;  // of a lane
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  std::int32_t low = 0;  // the sequence of token t0 is in [low, low + n)
+  std::int32_t n = batch;
+  std::int32_t step = 0;
+  std::int32_t start[kSamples];
+  const auto sample = [&] {
+    step = (n + 32 * kSamples - 1) / (32 * kSamples);
+#pragma unroll
+    for (int i = 0; i < kSamples; ++i) {
+      const std::int32_t at = (32 * i + lane + 1) * step;
+      start[i] = at < n ? cu[low + at] : INT32_MAX;
+    }
+  };
+  sample();  // together with the next two loads
+  TokenChunk c{};
+  c.origin = cu[0];
+  c.t0 = c.origin + first;
+  c.t1 = min(c.t0 + size, std::int64_t{cu[batch]});
+  if (c.t0 >= c.t1) return c;
+  for (;;) {
+    std::int32_t before = 0;
+#pragma unroll
+    for (int i = 0; i < kSamples; ++i) before += __popc(__ballot_sync(0xffffffffu, start[i] <= c.t0));
+    low += before * step;
+    n = min(step, n - before * step);
+    if (n == 1) break;
+    sample();
+  }
+  c.span = load(low);
+  const std::int64_t t = c.t0 + lane;
+  if (t < c.t1 && t >= c.span.end) {
+    std::int32_t high = batch;
+    while (high - low > 1) {
+      const std::int32_t middle = low + (high - low) / 2;
+      (cu[middle] <= t ? low : high) = middle;
+    }
+    c.span = load(low);
+  }
+  return c;
 }
 
 }  // namespace pagedkv::cuda

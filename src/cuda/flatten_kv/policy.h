@@ -9,13 +9,17 @@ namespace pagedkv::cuda::impl::flatten_kv {
 inline constexpr int kThreads = 256;
 inline constexpr int kWarps = kThreads / 32;
 /// CTAs that an SM should hold at once, without and with RoPE; bounds the registers.
-inline constexpr int kCtasPerSm = 3;
+inline constexpr int kCtasPerSm = 5;
 inline constexpr int kCtasPerSmRope = 2;
-/// Tokens of a CTA.
-inline constexpr int kChunk = 32;
-/// Chunks of 8 elements that a lane has in flight, if a chunk is stored in so many bytes.
-template <int kBytes>
-inline constexpr int kChunksInFlight = kBytes == 16 ? 4 : 8;
+/// Tokens and KV heads of a CTA: K and V of a head are a warp's work each.
+inline constexpr int kChunk = 16;
+inline constexpr int kHeads = kWarps / 2;
+/// Chunks of 8 elements of a warp's rows, per lane.
+template <int kDim>
+inline constexpr int kItems = (kChunk * (kDim / 8) + 31) / 32;
+/// How many of them a lane has in flight, if one is stored in so many bytes.
+template <int kDim, int kBytes>
+inline constexpr int kInFlight = std::min(kBytes == 16 ? 4 : 8, kItems<kDim>);
 
 struct Grid {
   int heads;            ///< KV heads of a CTA
@@ -24,7 +28,7 @@ struct Grid {
 };
 
 constexpr Grid choose_grid(std::int64_t max_tokens, int kv_heads, int sms) {
-  Grid g{std::min(kv_heads, 8), (max_tokens + kChunk - 1) / kChunk, 0};
+  Grid g{std::min(kv_heads, kHeads), (max_tokens + kChunk - 1) / kChunk, 0};
   const auto groups = [&](int heads) { return (kv_heads + heads - 1) / heads; };
   while (g.heads > 1 && g.chunks * groups(g.heads) < sms) g.heads = (g.heads + 1) / 2;
   g.head_groups = groups(g.heads);

@@ -43,4 +43,14 @@ __device__ __forceinline__ void store_4(void* p, std::uint32_t v) {
   asm volatile("st.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }
 
+/// Data that nobody reads soon: the first to leave L2.
+__device__ __forceinline__ void store_once_16(void* p, uint4 v) {
+  __stcs(static_cast<uint4*>(p), v);
+}
+
+/// Brings the 32 bytes around `p` into L2.
+__device__ __forceinline__ void prefetch_l2(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 }  // namespace pagedkv::cuda::ptx

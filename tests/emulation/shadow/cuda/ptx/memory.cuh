@@ -58,5 +58,9 @@ inline void store_8(void* p, uint2 v, Place where = Place::current()) {
 inline void store_4(void* p, std::uint32_t v, Place where = Place::current()) {
   detail::store(p, v, where);
 }
+inline void store_once_16(void* p, uint4 v, Place where = Place::current()) {
+  detail::store(p, v, where);
+}
+inline void prefetch_l2(const void*) {}
 
 }  // namespace pagedkv::cuda::ptx
