@@ -142,7 +142,7 @@ __device__ __forceinline__ void rotate_rows(const HeadRows<T>& head, const std::
 }
 
 template <class T, int D, bool kRope>
-__global__ void __launch_bounds__(kThreads, kRope ? kCtasPerSmRope : kCtasPerSm)
+__global__ void __launch_bounds__(64 * kHeads, kRope ? kCtasPerSmRope : kCtasPerSm)
     kernel(const __grid_constant__ Params p) {
   PAGEDKV_DYNAMIC_SHARED(float4, dynamic_shared);
   __shared__ Tokens tokens;
@@ -185,41 +185,37 @@ __global__ void __launch_bounds__(kThreads, kRope ? kCtasPerSmRope : kCtasPerSm)
     __syncthreads();
   }
 
-  const int cta_head = static_cast<int>(blockIdx.y) * p.heads_per_cta;
-  const int heads = min(p.heads_per_cta, p.layout.kv_heads - cta_head);
-  for (int i = warp; i < 2 * heads; i += kWarps) {
-    const int side = i >= heads ? 1 : 0;
-    if (p.y[side] == nullptr) continue;
-    const int h = cta_head + i - side * heads;
-    const BlockLayout& l = p.layout;
-    HeadRows<T> head;
-    head.data = rows.data[side];
-    head.param = rows.param[side];
-    head.data_shift = std::int64_t{h} * l.head_data_bytes;
-    head.param_shift = std::int64_t{h} * l.head_param_bytes;
-    head.y = static_cast<T*>(p.y[side]) + h * p.strides.head;
-    const auto run = [&]<KvType Type>() {
-      if constexpr (kRope) {
-        if (side == 0 && p.rope.pairs == RopePairs::interleaved) {
-          return rotate_rows<T, D, Type, Rotation::interleaved>(head, rows.offset, tokens.count, rope_rows, p.rope.dim);
-        }
-        if (side == 0) {
-          return rotate_rows<T, D, Type, Rotation::half_split>(head, rows.offset, tokens.count, rope_rows, p.rope.dim);
-        }
+  const int side = warp >= p.heads_per_cta ? 1 : 0;
+  const int h = static_cast<int>(blockIdx.y) * p.heads_per_cta + warp - side * p.heads_per_cta;
+  if (h >= p.layout.kv_heads || p.y[side] == nullptr) return;
+  const BlockLayout& l = p.layout;
+  HeadRows<T> head;
+  head.data = rows.data[side];
+  head.param = rows.param[side];
+  head.data_shift = std::int64_t{h} * l.head_data_bytes;
+  head.param_shift = std::int64_t{h} * l.head_param_bytes;
+  head.y = static_cast<T*>(p.y[side]) + h * p.strides.head;
+  const auto run = [&]<KvType Type>() {
+    if constexpr (kRope) {
+      if (side == 0 && p.rope.pairs == RopePairs::interleaved) {
+        return rotate_rows<T, D, Type, Rotation::interleaved>(head, rows.offset, tokens.count, rope_rows, p.rope.dim);
       }
-      copy_rows<T, D, Type>(head, rows.offset, tokens.count);
-    };
-    switch (side == 0 ? l.format.k : l.format.v) {
-      case KvType::same:
-        run.template operator()<KvType::same>();
-        break;
-      case KvType::int8:
-        run.template operator()<KvType::int8>();
-        break;
-      case KvType::int4:
-        run.template operator()<KvType::int4>();
-        break;
+      if (side == 0) {
+        return rotate_rows<T, D, Type, Rotation::half_split>(head, rows.offset, tokens.count, rope_rows, p.rope.dim);
+      }
     }
+    copy_rows<T, D, Type>(head, rows.offset, tokens.count);
+  };
+  switch (side == 0 ? l.format.k : l.format.v) {
+    case KvType::same:
+      run.template operator()<KvType::same>();
+      break;
+    case KvType::int8:
+      run.template operator()<KvType::int8>();
+      break;
+    case KvType::int4:
+      run.template operator()<KvType::int4>();
+      break;
   }
 }
 
@@ -245,13 +241,14 @@ void Launch<Kernel>::run(const FlattenKvArgs& args, Stream stream) {
   p.block_len = core::FastDivmod(args.layout.block_len);
   p.heads_per_cta = grid.heads;
   const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
+  const auto threads = static_cast<unsigned>(64 * grid.heads);
   const bool overlap = current_device().arch >= 90;
   if (args.rope.dim > 0) {
     p.rope_stride = rope_row_floats(args.rope.dim, kRowLanes<kDim>, args.rope.pairs == RopePairs::half_split);
     const std::size_t shared = rope_rows_bytes(kChunk, p.rope_stride);
-    launch("flatten_kv", &kernel<T, kDim, true>, {ctas, kThreads, shared, stream, overlap}, p);
+    launch("flatten_kv", &kernel<T, kDim, true>, {ctas, threads, shared, stream, overlap}, p);
   } else {
-    launch("flatten_kv", &kernel<T, kDim, false>, {ctas, kThreads, 0, stream, overlap}, p);
+    launch("flatten_kv", &kernel<T, kDim, false>, {ctas, threads, 0, stream, overlap}, p);
   }
 }
 

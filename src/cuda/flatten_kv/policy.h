@@ -6,14 +6,12 @@
 
 namespace pagedkv::cuda::impl::flatten_kv {
 
-inline constexpr int kThreads = 256;
-inline constexpr int kWarps = kThreads / 32;
-/// CTAs that an SM should hold at once, without and with RoPE; bounds the registers.
+/// Tokens and most KV heads of a CTA, which has a warp for each side of each of its heads.
+inline constexpr int kChunk = 16;
+inline constexpr int kHeads = 4;
+/// CTAs of so many heads that an SM should hold at once, without and with RoPE; bounds the registers.
 inline constexpr int kCtasPerSm = 5;
 inline constexpr int kCtasPerSmRope = 2;
-/// Tokens and KV heads of a CTA: K and V of a head are a warp's work each.
-inline constexpr int kChunk = 16;
-inline constexpr int kHeads = kWarps / 2;
 /// Chunks of 8 elements of a warp's rows, per lane.
 template <int kDim>
 inline constexpr int kItems = (kChunk * (kDim / 8) + 31) / 32;
