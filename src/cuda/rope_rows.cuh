@@ -41,6 +41,14 @@ __device__ __noinline__ std::uint64_t turn_of_base(float base, int pair, int dim
   return core::turn_from_base(base, pair, dim);
 }
 
+/// Frequencies of all pairs of one sequence that has a base of its own. All threads of the CTA call it; needs a barrier
+/// before they are read.
+__device__ __forceinline__ void turns_of_base(std::uint64_t* turns, const core::RopeTable& rope, std::int32_t b) {
+  for (int i = static_cast<int>(threadIdx.x); i < rope.dim / 2; i += static_cast<int>(blockDim.x)) {
+    turns[i] = turn_of_base<>(rope.base[b], i, rope.dim);
+  }
+}
+
 /// to[e] = value without indexing registers at run time, which would put them into memory.
 template <class V>
 __device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
@@ -53,9 +61,8 @@ __device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
 /// Cosines and sines of pairs [first, first + 4) of a token. `turn`: their frequencies, unless `own_base`: then those
 /// of sequence b's base.
 __device__ __forceinline__ void rope_of_4(const core::RopeTable& rope, int first, std::uint64_t (&turn)[4],
-                                          bool own_base, std::int32_t b, std::int32_t index, std::int32_t position,
+                                          bool own_base, std::int32_t b, const core::AxisPositions& positions,
                                           float (&c)[4], float (&s)[4]) {
-  const core::AxisPositions positions = core::axis_positions(rope, b, index, position);
   if (own_base) {
 #pragma unroll 1
     for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
@@ -64,7 +71,7 @@ __device__ __forceinline__ void rope_of_4(const core::RopeTable& rope, int first
   for (int e = 0; e < 4; ++e) {
     // Without mrope no axis is asked for: the positions are one register.
     const std::int64_t at = rope.mrope == MropeMode::none
-                                ? position
+                                ? positions.t
                                 : positions.of(core::mrope_axis(rope.mrope, rope.mrope_section, first + e));
     const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at) * turn[e]);
     c[e] = core::mul_rn(t.cos, rope.attention_factor);
@@ -81,7 +88,7 @@ __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64
   // Without mrope all pairs turn by the same position, without a base per sequence the frequencies are known.
   const bool same_turns = rope.base == nullptr || tokens.one_sequence;
   if (rope.base != nullptr && tokens.one_sequence && tokens.count > 0) {
-    for (int i = tid; i < pairs; i += threads) turns[i] = turn_of_base<>(rope.base[tokens.sequence[0]], i, rope.dim);
+    turns_of_base(turns, rope, tokens.sequence[0]);
     __syncthreads();
   }
   // 16 threads per token, 4 pairs each.
@@ -93,7 +100,7 @@ __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64
       std::uint64_t turn[4] = {known[0].x, known[0].y, known[1].x, known[1].y};
       float c[4];
       float s[4];
-      rope_of_4(rope, first, turn, !same_turns, b, tokens.index[token], position, c, s);
+      rope_of_4(rope, first, turn, !same_turns, b, core::axis_positions(rope, b, tokens.index[token], position), c, s);
       float* row = rows.cosines(token) + first;
       *reinterpret_cast<float4*>(row) = {c[0], c[1], c[2], c[3]};
       *reinterpret_cast<float4*>(row + pairs) = {s[0], s[1], s[2], s[3]};

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/arithmetic.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "pagedkv/core/half.h"
@@ -218,6 +218,36 @@ __device__ __forceinline__ float2 row_range(const Row<Shape>& row, RowLane at) {
   return reduce_range<Shape>(mn, mx);
 }
 
+/// The same for rows that have elements with and without a sign bit, as almost all do: `known` says whether all rows of
+/// the warp are of that kind.
+///
+/// As signed integers, floats with a sign bit lie below those without, and the latter in order; as unsigned ones the
+/// former lie above, the lowest at the top. So the maximum is the largest signed and the minimum the largest unsigned
+/// integer (a NaN is beyond infinity on its side), and these take three operands at a time.
+template <class Shape>
+__device__ __forceinline__ float2 signed_row_range(const Row<Shape>& row, RowLane at, bool& known) {
+  std::int32_t top = __float_as_int(row.x[0][0][0]);
+  std::uint32_t bottom = __float_as_uint(row.x[0][0][0]);
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots; ++i) {
+    if (!has_slot<Shape>(at.lane + i * Shape::kLanes)) continue;
+#pragma unroll
+    for (int e = 0; e < 16; e += 2) {
+      const float a = row.x[i][e / 8][e % 8];
+      const float b = row.x[i][e / 8][e % 8 + 1];
+      top = __vimax3_s32(top, __float_as_int(a), __float_as_int(b));
+      bottom = __vimax3_u32(bottom, __float_as_uint(a), __float_as_uint(b));
+    }
+  }
+#pragma unroll
+  for (int d = 1; d < Shape::kLanes; d *= 2) {
+    top = max(top, __shfl_xor_sync(0xffffffffu, top, d));
+    bottom = max(bottom, __shfl_xor_sync(0xffffffffu, bottom, d));
+  }
+  known = __all_sync(0xffffffffu, top >= 0 && bottom >= 0x80000000u) != 0;
+  return {__uint_as_float(bottom), __int_as_float(top)};
+}
+
 /// The same of a row whose values are the T that were read: two at a time.
 template <class Shape, class T>
 __device__ __forceinline__ float2 raw_range(const RawRow<Shape>& row, RowLane at) {
@@ -259,38 +289,47 @@ __device__ __forceinline__ void store_same(Place to, const Row<Shape>& row, RowL
   }
 }
 
-/// kRoundMagic + code, with or without clamping.
-template <int Bits, bool kClamp>
+/// How elements become codes: as they come, for rows none of whose codes are out of range; clamped one by one; or, of
+/// int8, clamped as they are packed (not for NaN).
+enum class Clamp : std::uint8_t { none, each, packed };
+
+/// kRoundMagic + code.
+template <int Bits, Clamp C>
 __device__ __forceinline__ std::uint32_t encode_bits(float x, core::RowEncoder e) {
-  return __float_as_uint(kClamp ? core::encode_magic<Bits>(x, e) : core::encode_unclamped(x, e));
+  return __float_as_uint(C == Clamp::each ? core::encode_magic<Bits>(x, e) : core::encode_unclamped(x, e));
 }
 
+inline constexpr std::uint32_t kMagicBits = 0x4b400000u;  ///< of kRoundMagic
+
 /// The 8 codes of a chunk. The low bits of kRoundMagic + code are the code; bytes are gathered without masking.
-template <bool kClamp>
+template <Clamp C>
 __device__ __forceinline__ uint2 encode_chunk_int8(const float (&x)[8], core::RowEncoder e) {
   std::uint32_t r[8];
 #pragma unroll
-  for (int k = 0; k < 8; ++k) r[k] = encode_bits<8, kClamp>(x[k], e);
+  for (int k = 0; k < 8; ++k) r[k] = encode_bits<8, C>(x[k], e);
   const auto four = [](std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+    if constexpr (C == Clamp::packed) {
+      return ptx::pack_saturated(a - kMagicBits, b - kMagicBits,
+                                 ptx::pack_saturated(c - kMagicBits, d - kMagicBits, 0));
+    } else {
+      return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+    }
   };
   return {four(r[0], r[1], r[2], r[3]), four(r[4], r[5], r[6], r[7])};
 }
 
 /// The word of a chunk's 8 codes. Nibbles are added up with shifts, and the bits of the magic constant, the same in
 /// every element, taken away at the end.
-template <bool kClamp>
+template <Clamp C>
 __device__ __forceinline__ std::uint32_t encode_chunk_int4(const float (&x)[8], core::RowEncoder e) {
-  constexpr std::uint32_t kMagicBits = 0x4b400000u;  // kRoundMagic
-  constexpr std::uint32_t kMagicSum = kMagicBits * 0x11111111u;
-  std::uint32_t word = 0u - kMagicSum;
+  std::uint32_t word = 0u - kMagicBits * 0x11111111u;
 #pragma unroll
-  for (int k = 0; k < 8; ++k) word += encode_bits<4, kClamp>(x[k], e) << core::int4_shift(k);
+  for (int k = 0; k < 8; ++k) word += encode_bits<4, C>(x[k], e) << core::int4_shift(k);
   return word;
 }
 
 /// Stores the row's codes.
-template <class Shape, int Bits, bool kClamp, class Place>
+template <class Shape, int Bits, Clamp C, class Place>
 __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, core::RowEncoder e, RowLane at) {
 #pragma unroll
   for (int i = 0; i < Shape::kSlots; ++i) {
@@ -299,8 +338,8 @@ __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, cor
     const int first = at.map.first(s);
     const int second = at.map.second(s, Shape::kPairs);
     if constexpr (Bits == 8) {
-      const uint2 a = encode_chunk_int8<kClamp>(row.x[i][0], e);
-      const uint2 b = encode_chunk_int8<kClamp>(row.x[i][1], e);
+      const uint2 a = encode_chunk_int8<C>(row.x[i][0], e);
+      const uint2 b = encode_chunk_int8<C>(row.x[i][1], e);
       if (at.map.adjacent) {
         *reinterpret_cast<uint4*>(to(16 * s)) = {a.x, a.y, b.x, b.y};
       } else {
@@ -308,8 +347,8 @@ __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, cor
         *reinterpret_cast<uint2*>(to(8 * second)) = b;
       }
     } else {
-      const std::uint32_t a = encode_chunk_int4<kClamp>(row.x[i][0], e);
-      const std::uint32_t b = encode_chunk_int4<kClamp>(row.x[i][1], e);
+      const std::uint32_t a = encode_chunk_int4<C>(row.x[i][0], e);
+      const std::uint32_t b = encode_chunk_int4<C>(row.x[i][1], e);
       if (at.map.adjacent) {
         *reinterpret_cast<uint2*>(to(8 * s)) = {a, b};
       } else {
@@ -320,6 +359,14 @@ __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, cor
   }
 }
 
+/// Whether no code of a row is out of range. Rounding of scale and zero can push them there. Codes grow with x, so the
+/// row's ends tell (NaN fails both comparisons).
+template <int Bits>
+__device__ __forceinline__ bool codes_inside(float2 range, core::RowEncoder e) {
+  return core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
+         core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
+}
+
 /// Quantises the row, whose minimum and maximum are `range`, stores its codes and returns {scale, zero}. All lanes of
 /// the warp call it.
 template <class Shape, class T, int Bits, class Place>
@@ -327,16 +374,26 @@ __device__ __forceinline__ core::QuantParam<T> store_quantised(Place to, const R
                                                                RowLane at) {
   const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
   const core::RowEncoder e = core::row_encoder<T>(p);
-  // Rounding of scale and zero can push codes out of range, but rarely does. Codes grow with x, so the row's ends tell
-  // whether any element of the warp's rows needs clamping (NaN fails both comparisons).
-  const bool inside = core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
-                      core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
-  if (__all_sync(0xffffffffu, inside)) {
-    store_codes<Shape, Bits, false>(to, row, e, at);
+  if (__all_sync(0xffffffffu, codes_inside<Bits>(range, e))) {
+    store_codes<Shape, Bits, Clamp::none>(to, row, e, at);
   } else {
-    store_codes<Shape, Bits, true>(to, row, e, at);
+    store_codes<Shape, Bits, Clamp::each>(to, row, e, at);
   }
   return p;
+}
+
+/// The same for rows of the usual kind. Returns false, and has stored nothing, if a row of the warp is none.
+template <class Shape, class T, int Bits, class Place>
+__device__ __forceinline__ bool store_usual(Place to, const Row<Shape>& row, float2 range, RowLane at,
+                                            core::QuantParam<T>& p) {
+  p = core::quant_param<T, Bits>(range.x, range.y);
+  const core::RowEncoder e = core::row_encoder<T>(p);
+  // 255 steps, each rounded to 8 bits, often miss the row's end by more than half a step.
+  constexpr Clamp kClamp = dtype_of<T> == DType::bf16 && Bits == 8 ? Clamp::packed : Clamp::none;
+  const bool usual = kClamp == Clamp::packed ? e.zero == e.zero : codes_inside<Bits>(range, e);
+  if (!__all_sync(0xffffffffu, usual)) return false;
+  store_codes<Shape, Bits, kClamp>(to, row, e, at);
+  return true;
 }
 
 }  // namespace pagedkv::cuda

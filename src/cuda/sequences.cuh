@@ -65,7 +65,7 @@ struct Tokens {
   std::int32_t position[kMaxChunk];  ///< in the sequence
   std::int32_t row[kMaxChunk];       ///< in its block
   std::int64_t entry[kMaxChunk];     ///< table entry of its block
-  std::int64_t offset[kMaxChunk];    ///< of its head 0 in k and v, elements
+  std::int64_t offset[kMaxChunk];    ///< of its head 0 in k and v, elements; set for all slots
   std::int32_t count;
   bool one_sequence;  ///< all belong to the same one
 };
@@ -92,6 +92,11 @@ __device__ __forceinline__ void list_tokens(Tokens& tokens, const Span& s, std::
   block_len(block, row, max(at.local, 0));
   const bool keep = at.local >= 0 && block >= s.readonly;
   const unsigned kept = __ballot_sync(0xffffffffu, keep);
+  const std::int64_t offset =
+      strides.batch * s.sequence + strides.start * (s.begin - start_origin) + strides.token * std::int64_t{index};
+  // Slots behind the last token have the offset of the first, so that whole groups of slots can be read.
+  const std::int64_t first_offset = __shfl_sync(0xffffffffu, offset, max(0, __ffs(static_cast<int>(kept)) - 1));
+  if (lane >= __popc(kept)) tokens.offset[lane] = first_offset;
   if (keep) {
     const int i = __popc(kept & ((1u << lane) - 1u));
     tokens.sequence[i] = s.sequence;
@@ -99,8 +104,7 @@ __device__ __forceinline__ void list_tokens(Tokens& tokens, const Span& s, std::
     tokens.position[i] = at.position;
     tokens.row[i] = row;
     tokens.entry[i] = s.entry + block;
-    tokens.offset[i] =
-        strides.batch * s.sequence + strides.start * (s.begin - start_origin) + strides.token * std::int64_t{index};
+    tokens.offset[i] = offset;
   }
   const std::int32_t first = __shfl_sync(0xffffffffu, s.sequence, 0);
   const bool one = __all_sync(0xffffffffu, t >= t1 || s.sequence == first);

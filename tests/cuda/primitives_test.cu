@@ -195,7 +195,7 @@ TEST(Primitives, MatrixLoads) {
 }
 
 /// Copies three groups of which the last is 5 bytes per lane and zeros, and reads each after its wait.
-__global__ void copy_kernel(unsigned char* out, const unsigned char* from) {
+__global__ void copy_kernel(unsigned char* out, const unsigned char* from, std::uint32_t part) {
   PAGEDKV_DYNAMIC_SHARED(uint4, dynamic);
   auto* to = reinterpret_cast<unsigned char*>(dynamic);
   const int lane = static_cast<int>(threadIdx.x);
@@ -203,9 +203,9 @@ __global__ void copy_kernel(unsigned char* out, const unsigned char* from) {
   const auto place = [&](int group) { return ptx::shared_address(to + group * 512 + lane * 16); };
   ptx::copy_async_16(place(0), from + lane * 16, policy);
   ptx::commit_copies();
-  ptx::copy_async_16(place(1), from + 512 + lane * 16, 16u);
+  ptx::copy_async_16(place(1), from + 512 + lane * 16);
   ptx::commit_copies();
-  ptx::copy_async_16(place(2), from + 1024 + lane * 16, 5u, policy);
+  ptx::copy_async_16(place(2), from + 1024 + lane * 16, part, policy);
   ptx::commit_copies();
   ptx::wait_copies<2>();
   __syncwarp();
@@ -222,11 +222,13 @@ TEST(Primitives, AsynchronousCopies) {
   const DeviceBuffer source = support::to_device(from);
   std::vector<unsigned char> got(1536);
   const DeviceBuffer out(got.size());
-  support::launch(&copy_kernel, {dim3(1), 32, 1536}, out.as<unsigned char>(), source.as<const unsigned char>());
-  out.get(got.data());
-  for (std::size_t i = 0; i < 512; ++i) EXPECT_EQ(got[i], from[i ^ 16]) << i;
-  for (std::size_t i = 512; i < 1024; ++i) EXPECT_EQ(got[i], from[i]) << i;
-  for (std::size_t i = 1024; i < 1536; ++i) EXPECT_EQ(got[i], i % 16 < 5 ? from[i] : 0) << i;
+  for (const std::uint32_t part : {0U, 4U, 12U, 16U}) {
+    support::launch(&copy_kernel, {dim3(1), 32, 1536}, out.as<unsigned char>(), source.as<const unsigned char>(), part);
+    out.get(got.data());
+    for (std::size_t i = 0; i < 512; ++i) EXPECT_EQ(got[i], from[i ^ 16]) << i;
+    for (std::size_t i = 512; i < 1024; ++i) EXPECT_EQ(got[i], from[i]) << i;
+    for (std::size_t i = 1024; i < 1536; ++i) EXPECT_EQ(got[i], i % 16 < part ? from[i] : 0) << part << ' ' << i;
+  }
 }
 
 template <class T>

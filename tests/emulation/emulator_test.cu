@@ -168,7 +168,7 @@ __global__ void early_read(std::uint32_t* out, const std::uint32_t* from) {
   PAGEDKV_DYNAMIC_SHARED(uint4, to);
   const auto lane = static_cast<int>(threadIdx.x);
   for (int group = 0; group < 2; ++group) {
-    ptx::copy_async_16(ptx::shared_address(to + group * 32 + lane), from + lane * 4, 16u);
+    ptx::copy_async_16(ptx::shared_address(to + group * 32 + lane), from + lane * 4);
     ptx::commit_copies();
   }
   ptx::wait_copies<Left>();
@@ -208,7 +208,7 @@ TEST(Emulator, NewMemoryIsGarbage) {
 }
 
 __global__ void copy_to(std::uint32_t offset, const char* from) {
-  ptx::copy_async_16(ptx::shared_address(emulation::dynamic_shared()) + offset, from, 16u);
+  ptx::copy_async_16(ptx::shared_address(emulation::dynamic_shared()) + offset, from);
 }
 __global__ void matrix_from(std::uint32_t offset) {
   std::uint32_t r[4];

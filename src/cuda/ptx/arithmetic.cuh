@@ -12,6 +12,13 @@ __device__ __forceinline__ std::uint32_t and_or(std::uint32_t x, std::uint32_t m
   return r;
 }
 
+/// a and b, as signed integers clamped to 0 .. 255, in the low two bytes, a the lower; `rest`'s low two bytes above.
+__device__ __forceinline__ std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint32_t rest) {
+  std::uint32_t r;
+  asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(b), "r"(a), "r"(rest));
+  return r;
+}
+
 /// 2^x to about 2 ulp; subnormal x and results count as zero.
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;

@@ -20,7 +20,7 @@ __device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from
                : "memory");
 }
 
-/// 16 bytes of which the first `bytes` are copied and the others set to zero.
+/// 16 bytes of which the first `bytes`, a multiple of 4, are copied and the others set to zero.
 __device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes,
                                               std::uint64_t policy) {
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from), "r"(bytes),
@@ -28,9 +28,16 @@ __device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from
                : "memory");
 }
 
-/// The same without a policy.
-__device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+/// 16 bytes without a policy.
+__device__ __forceinline__ void copy_async_16(std::uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// Bytes (4 or 8) bytes.
+template <int Bytes>
+__device__ __forceinline__ void copy_async_small(std::uint32_t to, const void* from) {
+  static_assert(Bytes == 4 || Bytes == 8);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(Bytes) : "memory");
 }
 
 /// Closes the group of the copies that this thread has issued since the last call.

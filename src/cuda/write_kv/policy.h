@@ -11,7 +11,7 @@ inline constexpr int kWarps = kThreads / 32;
 /// CTAs that an SM should hold at once; bounds the registers.
 inline constexpr int kCtasPerSm = 4;
 /// Heads that a warp has in shared memory at once: one that it works on, the others on their way.
-inline constexpr int kStages = 3;
+inline constexpr int kStages = 4;
 /// Most tokens of a CTA.
 inline constexpr int kMaxTokens = 32;
 

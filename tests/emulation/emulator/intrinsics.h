@@ -147,8 +147,24 @@ inline int __clz(int x) {
 inline int __popc(unsigned x) {
   return std::popcount(x);
 }
+/// One more than the place of the lowest set bit; 0 for 0.
+inline int __ffs(int x) {
+  return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
+}
+constexpr int __vimax3_s32(int a, int b, int c) {
+  return max(max(a, b), c);
+}
+constexpr unsigned __vimax3_u32(unsigned a, unsigned b, unsigned c) {
+  return max(max(a, b), c);
+}
 inline unsigned __float_as_uint(float x) {
   return std::bit_cast<unsigned>(x);
+}
+inline int __float_as_int(float x) {
+  return std::bit_cast<int>(x);
+}
+inline float __int_as_float(int x) {
+  return std::bit_cast<float>(x);
 }
 inline float __uint_as_float(unsigned x) {
   return std::bit_cast<float>(x);

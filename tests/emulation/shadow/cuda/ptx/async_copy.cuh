@@ -19,8 +19,12 @@ inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t byte
                           Place where = Place::current()) {
   emulation::copy_async(to, from, bytes, 16, where);
 }
-inline void copy_async_16(std::uint32_t to, const void* from, std::uint32_t bytes, Place where = Place::current()) {
-  emulation::copy_async(to, from, bytes, 16, where);
+inline void copy_async_16(std::uint32_t to, const void* from, Place where = Place::current()) {
+  emulation::copy_async(to, from, 16, 16, where);
+}
+template <int Bytes>
+void copy_async_small(std::uint32_t to, const void* from, Place where = Place::current()) {
+  emulation::copy_async(to, from, Bytes, Bytes, where);
 }
 inline void commit_copies() {
   emulation::commit_copies();
