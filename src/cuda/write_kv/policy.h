@@ -11,11 +11,11 @@ inline constexpr int kWarps = kThreads / 32;
 /// CTAs that an SM should hold at once; bounds the registers.
 inline constexpr int kCtasPerSm = 4;
 /// Heads that a warp has in shared memory at once: one that it works on, the others on their way.
-inline constexpr int kStages = 4;
+inline constexpr int kStages = 3;
 /// Most tokens of a CTA.
 inline constexpr int kMaxTokens = 32;
 
-/// Variants of the kernel in the matrix: rows over twice the lanes, for launches that are too small to fill the device.
+/// Variants in the matrix: streaming.cuh, and few_tokens.cuh for launches that are too small to fill the device.
 inline constexpr int kManyTokens = 0;
 inline constexpr int kFewTokens = 1;
 

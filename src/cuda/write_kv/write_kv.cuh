@@ -1,369 +1,26 @@
 #pragma once
-// write_kv: docs/kernels.md has the mapping and the numbers behind it.
-//
-// A CTA takes a chunk of the batch's new tokens and some KV heads. A warp takes as many tokens as it holds rows and
-// walks over heads, keys or values: rows of consecutive tokens lie next to each other in a block, so its stores are
-// contiguous, and from head to head only pointers move.
-
-#include <cuda_runtime.h>
+// Launches of write_kv's kernels; instantiated by the generated files.
 
 #include <algorithm>
 #include <cstdint>
 
-#include "common/block_lookup.h"
 #include "cuda/device.h"
 #include "cuda/launch.cuh"
-#include "cuda/ptx/async_copy.cuh"
-#include "cuda/ptx/dependent_launch.cuh"
-#include "cuda/ptx/shared_memory.cuh"
-#include "cuda/rope_rows.cuh"
-#include "cuda/row.cuh"
-#include "cuda/sequences.cuh"
+#include "cuda/write_kv/few_tokens.cuh"
 #include "cuda/write_kv/policy.h"
+#include "cuda/write_kv/streaming.cuh"
 #include "cuda/write_kv/write_kv.h"
-#include "pagedkv/core/context_parallel.h"
-#include "pagedkv/core/fast_divmod.h"
 
 namespace pagedkv::cuda::impl::write_kv {
-
-/// Kernel arguments.
-struct Params {
-  BlockLayout layout;
-  std::int32_t layer;
-  BlockTable table;
-  std::int32_t batch;
-  const std::int32_t* cu_q;
-  const std::int32_t* cu_k;
-  const std::int32_t* readonly_blocks;
-  const std::uint8_t* finished;  ///< [batch] nonzero: nothing is written for the sequence; may be null
-  const void* x[2];              ///< k and v
-  const void* bias[2];           ///< of k and v
-  TokenStrides strides;
-  core::RopeTable rope;
-  core::Ownership owner;
-  core::FastDivmod block_len;
-  std::int32_t sides;  ///< 1: keys only (shared_kv)
-  std::int32_t chunk;
-  std::int32_t heads_per_cta;
-  std::int32_t heads_per_task;
-  std::int32_t tasks_per_group;  ///< ceil(heads_per_cta / heads_per_task) * sides
-  std::int32_t rope_stride;      ///< of RopeRows
-  std::int32_t rope_bytes;       ///< of RopeRows, in front of the rings in shared memory
-};
-
-/// What happens to a row between RoPE and the statistics: nothing. A per-head transform of key rows (a rotation, a
-/// centre, a scale) can take its place without another pass over memory: it sees the lane's part of the row in float32,
-/// and all lanes of the warp call it.
-struct IdentityTransform {
-  template <class Shape>
-  __device__ void operator()(Row<Shape>&, RowLane, std::int32_t /*head*/) const {}
-  static constexpr bool kIdentity = true;
-};
-
-enum Side { kKeys = 0, kValues = 1 };
-
-/// What a warp does: one side of some heads, for the tokens of its rows.
-template <class T>
-struct Task {
-  Side side;
-  const T* source;      ///< k or v at the first head
-  char* data;           ///< the lane's row's, at the first head
-  char* param;          ///< likewise
-  const float* cosine;  ///< the lane's row's; of keys
-  std::int32_t token;   ///< row 0's, among the CTA's
-  std::int32_t head;    ///< the first
-  std::int32_t heads;   ///< how many
-};
-
-/// The warp's ring of stages: rows of the next heads are on their way while those of one head are worked on.
-template <class Shape, class T>
-struct Ring {
-  using Stage = InputStage<Shape>;
-  static constexpr int kItems = (Shape::kRows * Stage::kPieces + 31) / 32;  ///< of a lane
-
-  char* stages;
-  int warp_lane;
-  int row;   ///< the lane's
-  int lane;  ///< in its row
-
-  __device__ __forceinline__ char* stage(int h) const { return stages + h % kStages * kStageBytes<Shape>; }
-
-  /// Starts copying the rows of the task's head `h`, or nothing past its last; one group of copies either way.
-  __device__ __forceinline__ void start(const Params& p, const Tokens& tokens, const Task<T>& t, int h) const {
-    if (h < t.heads) {
-      const std::uint32_t to = ptx::shared_address(stage(h));
-      const T* source = t.source + h * p.strides.head;
-      const T* from[kItems];
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const int item = 32 * i + warp_lane;
-        const int r = min(item / Stage::kPieces, Shape::kRows - 1);
-        from[i] = source + tokens.offset[t.token + r] + item % Stage::kPieces * 8;
-      }
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const int item = 32 * i + warp_lane;
-        const int r = item / Stage::kPieces;
-        if (Shape::kRows * Stage::kPieces % 32 != 0 && r >= Shape::kRows) continue;
-        ptx::copy_async_16(to + Stage::place(r, item % Stage::kPieces), from[i]);
-      }
-    }
-    ptx::commit_copies();
-  }
-  __device__ __forceinline__ void start_first(const Params& p, const Tokens& tokens, const Task<T>& t) const {
-#pragma unroll
-    for (int h = 0; h < kStages - 1; ++h) start(p, tokens, t, h);
-  }
-};
-
-template <KvType Type>
-inline constexpr int kCodeBits = Type == KvType::int8 ? 8 : 4;
-
-/// Bytes of a stored row.
-template <int D, KvType Type>
-inline constexpr int kStoredBytes = Type == KvType::same   ? 2 * D
-                                    : Type == KvType::int8 ? D
-                                                           : D / 2;
-
-/// Writes one head's rows whatever they hold, from memory to memory: for those that the loop over heads leaves out
-/// (store_usual()), and so kept out of it. All lanes of the warp call it.
-/// @param source, bias, data, param the lane's row's; bias may be null
-/// @param valid whether the row is a token's
-template <class T, class Shape, KvType Type, Rotation R, class Transform>
-__device__ __noinline__ void write_unusual(const T* source, const T* bias, char* data, char* param, bool valid,
-                                           const float* cosine, int rope_dim, RowLane at, int head,
-                                           Transform transform) {
-  RawRow<Shape> raw;
-  read_row<Shape>(raw, source, at);
-  Row<Shape> row;
-  unpack_row<Shape, T>(row, raw);
-  if (bias != nullptr) add_bias<Shape>(row, bias, at);
-  rotate_row<Shape, R>(row, cosine, cosine + rope_dim / 2, rope_dim, at);
-  transform(row, at, head);
-  const float2 range = row_range<Shape>(row, at);
-  const core::QuantParam<T> stored = core::quant_param<T, kCodeBits<Type>>(range.x, range.y);
-  if (!valid) return;
-  store_codes<Shape, kCodeBits<Type>, Clamp::each>(LinearRow{data}, row, core::row_encoder<T>(stored), at);
-  if (at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
-}
-
-template <class T, class Shape, Side kSide, KvType Type, Rotation R, bool kBias, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                            const Ring<Shape, T>& ring, Transform transform) {
-  // A finished row goes to shared memory too, in place of the one that was read, and from there to the block: so the
-  // warp stores whole lines.
-  using Out = RowStage<kStoredBytes<Shape::kDim, Type>>;
-  constexpr int kOutItems = (Shape::kRows * Out::kPieces + 31) / 32;
-  constexpr bool kPlain = R == Rotation::none && Transform::kIdentity && !kBias;
-  const RowLane at{chunk_map<Shape, Type, R>(p.rope.dim), ring.lane};
-  char* to[kOutItems];
-  bool to_valid[kOutItems];
-#pragma unroll
-  for (int i = 0; i < kOutItems; ++i) {
-    const int item = 32 * i + ring.warp_lane;
-    const int r = item / Out::kPieces;
-    const auto data = __shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(t.data), r * Shape::kLanes);
-    to[i] = reinterpret_cast<char*>(data) + item % Out::kPieces * 16;
-    to_valid[i] = r < Shape::kRows && t.token + r < tokens.count;
-  }
-  const bool valid = t.token + ring.row < tokens.count;
-  char* param = t.param;
-  [[maybe_unused]] unsigned unusual = 0;
-
-  for (std::int32_t h = 0; h < t.heads; ++h) {
-    ptx::wait_copies<kStages - 2>();
-    __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
-    char* stage = ring.stage(h);
-    bool store = true;
-    if constexpr (Type == KvType::same && kPlain) {  // a copy, which also keeps the payload of a NaN
-      ring.start(p, tokens, t, h + kStages - 1);
-    } else {
-      RawRow<Shape> raw;
-      read_row<Shape>(raw, stage + InputStage<Shape>::place(ring.row, 0), at);
-      ring.start(p, tokens, t, h + kStages - 1);
-      Row<Shape> row;
-      unpack_row<Shape, T>(row, raw);
-      if constexpr (kBias) {
-        add_bias<Shape>(row, static_cast<const T*>(p.bias[kSide]) + std::int64_t{t.head + h} * Shape::kDim, at);
-      }
-      rotate_row<Shape, R>(row, t.cosine, t.cosine + p.rope.dim / 2, p.rope.dim, at);
-      transform(row, at, t.head + h);
-      const LinearRow out{stage + Out::place(ring.row, 0)};
-      if constexpr (Type == KvType::same) {
-        __syncwarp();  // all lanes have read the stage
-        store_same<Shape, T>(out, row, at);
-      } else {
-        bool known = true;
-        const float2 range = kPlain ? raw_range<Shape, T>(raw, at) : signed_row_range<Shape>(row, at, known);
-        __syncwarp();
-        core::QuantParam<T> stored;
-        store = store_usual<Shape, T, kCodeBits<Type>>(out, row, range, at, stored) && known;
-        if (!store) unusual |= 1u << h;
-        if (store && valid && at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
-        param += p.layout.head_param_bytes;
-      }
-      __syncwarp();
-    }
-#pragma unroll
-    for (int i = 0; i < kOutItems; ++i) {
-      const int item = 32 * i + ring.warp_lane;
-      if (to_valid[i] && store) {
-        const int place = Out::place(item / Out::kPieces, item % Out::kPieces);
-        ptx::store_16(to[i], *reinterpret_cast<const uint4*>(stage + place));
-      }
-      to[i] += p.layout.head_data_bytes;
-    }
-  }
-  if constexpr (Type != KvType::same) {
-    for (; unusual != 0; unusual &= unusual - 1) {
-      const int h = __ffs(static_cast<int>(unusual)) - 1;
-      const T* bias = kBias ? static_cast<const T*>(p.bias[kSide]) + std::int64_t{t.head + h} * Shape::kDim : nullptr;
-      write_unusual<T, Shape, Type, R>(t.source + h * p.strides.head + tokens.offset[t.token + ring.row], bias,
-                                       t.data + h * p.layout.head_data_bytes, t.param + h * p.layout.head_param_bytes,
-                                       valid, t.cosine, p.rope.dim, at, t.head + h, transform);
-    }
-  }
-}
-
-template <class T, class Shape, Side kSide, Rotation R, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                            const Ring<Shape, T>& ring, KvType type, Transform transform) {
-  const auto write = [&]<KvType Type>() {
-    if (p.bias[kSide] != nullptr) {
-      write_heads<T, Shape, kSide, Type, R, true>(p, tokens, t, ring, transform);
-    } else {
-      write_heads<T, Shape, kSide, Type, R, false>(p, tokens, t, ring, transform);
-    }
-  };
-  switch (type) {
-    case KvType::same:
-      return write.template operator()<KvType::same>();
-    case KvType::int8:
-      return write.template operator()<KvType::int8>();
-    case KvType::int4:
-      return write.template operator()<KvType::int4>();
-  }
-}
-
-template <class T, class Shape, class KeyTransform>
-__global__ void __launch_bounds__(kThreads, kCtasPerSm) kernel(const __grid_constant__ Params p) {
-  PAGEDKV_DYNAMIC_SHARED(float4, dynamic_shared);
-  auto* const entries =
-      reinterpret_cast<std::uint64_t*>(dynamic_shared);  // the table's, [kMaxChunk], as they are stored
-  __shared__ Span spans[kMaxChunk];
-  __shared__ Tokens tokens;
-  __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
-  ptx::in_shared(spans, tokens, turns);
-
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-
-  if (p.rope.dim > 0) load_turns(turns, p.rope);
-  // The kernel after this one may start once all that came before is complete. decode() relies on it.
-  ptx::wait_for_predecessor();
-  ptx::launch_dependents();
-  const std::int64_t t0 = p.cu_q[0] + std::int64_t{blockIdx.x} * p.chunk;
-  const std::int64_t t1 = min(t0 + p.chunk, std::int64_t{p.cu_q[p.batch]});
-  find_spans<kThreads>(p.cu_q, p.batch, t0, t1, spans, [&](std::int32_t b) {
-    const std::int32_t begin = p.cu_q[b];
-    const std::int32_t end = p.cu_q[b + 1];
-    const std::int32_t k_len = p.cu_k[b + 1] - p.cu_k[b];
-    const bool finished = p.finished != nullptr && p.finished[b] != 0;
-    const std::int32_t readonly = finished ? INT32_MAX : p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
-    return Span{b, begin, end, k_len - (end - begin), readonly, common::first_entry(p.table, b)};
-  });
-  if (t0 >= t1) return;
-  if (warp == 0) {
-    list_tokens(tokens, spans, t0, t1, p.block_len, p.strides, 0, [&](const Span& s, std::int32_t index) {
-      const std::int32_t position = s.history + index;
-      return Place{position, p.owner.local(position)};
-    });
-    __syncwarp();
-    // Table entries arrive while the sines are computed.
-    if (lane < tokens.count) {
-      const std::int64_t entry = tokens.entry[lane];
-      const std::uint32_t to = ptx::shared_address(entries + lane);
-      if (p.table.pointers != nullptr) {
-        ptx::copy_async_small<8>(to, p.table.pointers + entry);
-      } else {
-        ptx::copy_async_small<4>(to, p.table.indices + entry);
-      }
-    }
-  }
-  ptx::commit_copies();
-  __syncthreads();
-
-  const int count = tokens.count;
-  const int cta_head = static_cast<int>(blockIdx.y) * p.heads_per_cta;
-  const int cta_heads = min(p.heads_per_cta, p.layout.kv_heads - cta_head);
-  const int tasks = (count + Shape::kRows - 1) / Shape::kRows * p.tasks_per_group;
-  const RopeRows rope_rows{reinterpret_cast<float*>(entries + kMaxChunk), p.rope_stride};
-  char* stages = reinterpret_cast<char*>(rope_rows.data) + p.rope_bytes + warp * kStages * kStageBytes<Shape>;
-  const Ring<Shape, T> ring{stages, lane, lane / Shape::kLanes, lane % Shape::kLanes};
-
-  // Task i of the CTA, with its first copies started, and later, when its loads have arrived, where its rows go.
-  const auto begin = [&](int i) {
-    const int group = i / p.tasks_per_group;
-    const int rest = i - group * p.tasks_per_group;
-    const int first = (p.sides == 1 ? rest : rest / 2) * p.heads_per_task;
-    Task<T> t;
-    t.side = p.sides == 2 && rest % 2 == 1 ? kValues : kKeys;
-    t.token = group * Shape::kRows;
-    t.head = cta_head + first;
-    t.heads = min(p.heads_per_task, cta_heads - first);  // none or fewer where the heads do not divide evenly
-    t.source = static_cast<const T*>(p.x[t.side]) + t.head * p.strides.head;
-    ring.start_first(p, tokens, t);
-    return t;
-  };
-  const auto locate = [&](Task<T>& t) {
-    const int token = min(t.token + ring.row, count - 1);
-    char* block = p.table.pointers != nullptr
-                      ? reinterpret_cast<char*>(static_cast<std::uintptr_t>(entries[token]))
-                      : p.table.slab + static_cast<std::int32_t>(entries[token]) * p.layout.block_bytes;
-    const std::int32_t row = tokens.row[token];
-    t.data = block + (t.side == kKeys ? p.layout.k_data(p.layer, t.head, row) : p.layout.v_data(p.layer, t.head, row));
-    t.param =
-        block + (t.side == kKeys ? p.layout.k_param(p.layer, t.head, row) : p.layout.v_param(p.layer, t.head, row));
-    t.cosine = rope_rows.cosines(token);
-  };
-
-  Task<T> t{};
-  if (warp < tasks) t = begin(warp);
-  if (p.rope.dim > 0) fill_rope_rows(rope_rows, turns, p.rope, tokens);
-  ptx::wait_copies<kStages - 1>();  // the entries
-  __syncthreads();
-  for (int i = warp; i < tasks;) {
-    locate(t);
-    if (t.side == kValues) {
-      write_heads<T, Shape, kValues, Rotation::none>(p, tokens, t, ring, p.layout.format.v, IdentityTransform{});
-    } else if (p.rope.dim == 0) {
-      write_heads<T, Shape, kKeys, Rotation::none>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
-    } else if (p.rope.pairs == RopePairs::interleaved) {
-      write_heads<T, Shape, kKeys, Rotation::interleaved>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
-    } else {
-      write_heads<T, Shape, kKeys, Rotation::half_split>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
-    }
-    i += kWarps;
-    if (i < tasks) {
-      __syncwarp();  // the last stages have been read
-      t = begin(i);
-    }
-  }
-}
 
 template <class Kernel>
 void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, Stream stream) {
   using T = typename Kernel::T;
   constexpr int kDim = Kernel::kHeadDim;
-  using Shape = RowShape<kDim, kRowLanes<kDim>*(Kernel::kVariant == kFewTokens ? 2 : 1)>;
-
   const int sides = args.layout.shared_kv ? 1 : 2;
   const std::int64_t tokens = std::min<std::int64_t>(args.max_total_q, INT32_MAX);
-  const KvFormat format = args.layout.format;
-  const bool dense = format.k == KvType::int4 && format.v == KvType::int4;
   const Device& device = current_device();
-  const Grid grid =
-      choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, dense, args.cp.size, device.multiprocessors);
+  const bool overlap = device.arch >= 90;
 
   Params p{};
   p.layout = args.layout;
@@ -383,21 +40,34 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
   p.owner = core::Ownership(args.cp);
   p.block_len = core::FastDivmod(args.layout.block_len);
   p.sides = sides;
-  p.chunk = grid.chunk;
-  p.heads_per_cta = grid.heads;
-  p.heads_per_task = grid.heads_per_task;
-  p.tasks_per_group = (grid.heads + grid.heads_per_task - 1) / grid.heads_per_task * sides;
-  if (args.rope.dim > 0) {
-    const bool spread = args.layout.format.k != KvType::same || args.rope.pairs == RopePairs::half_split;
-    p.rope_stride = rope_row_floats(args.rope.dim, Shape::kLanes, spread);
-    p.rope_bytes = static_cast<std::int32_t>(rope_rows_bytes(grid.chunk, p.rope_stride));
+  if constexpr (Kernel::kVariant == kFewTokens) {
+    using Shape = RowShape<kDim, 2 * kRowLanes<kDim>>;
+    p.heads_per_cta = kWarps / sides * Shape::kRows;
+    const dim3 ctas(static_cast<unsigned>(tokens),
+                    static_cast<unsigned>(ceil_div(args.layout.kv_heads, p.heads_per_cta)));
+    launch("write_kv", &few_tokens_kernel<T, Shape, IdentityTransform>, {ctas, kThreads, 0, stream, overlap}, p);
+  } else {
+    using Shape = RowShape<kDim, kRowLanes<kDim>>;
+    const KvFormat format = args.layout.format;
+    const bool dense = format.k == KvType::int4 && format.v == KvType::int4;
+    const Grid grid =
+        choose_grid(tokens, args.layout.kv_heads, sides, Shape::kRows, dense, args.cp.size, device.multiprocessors);
+    p.chunk = grid.chunk;
+    p.heads_per_cta = grid.heads;
+    p.heads_per_task = grid.heads_per_task;
+    p.tasks_per_group = ceil_div(grid.heads, grid.heads_per_task) * sides;
+    if (args.rope.dim > 0) {
+      const bool spread = format.k != KvType::same || args.rope.pairs == RopePairs::half_split;
+      p.rope_stride = rope_row_floats(args.rope.dim, Shape::kLanes, spread);
+      p.rope_bytes = static_cast<std::int32_t>(rope_rows_bytes(grid.chunk, p.rope_stride));
+    }
+    const std::size_t shared = sizeof(std::uint64_t) * kMaxChunk +
+                               static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * kStageBytes<Shape>);
+    auto* const kernel = &streaming_kernel<T, Shape, IdentityTransform>;
+    allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
+    const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
+    launch("write_kv", kernel, {ctas, kThreads, shared, stream, overlap}, p);
   }
-  const std::size_t shared = sizeof(std::uint64_t) * kMaxChunk +
-                             static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * kStageBytes<Shape>);
-  void (*const function)(Params) = kernel<T, Shape, IdentityTransform>;
-  allow_dynamic_shared(reinterpret_cast<const void*>(function), shared);
-  const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
-  launch("write_kv", function, {ctas, kThreads, shared, stream, device.arch >= 90}, p);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv

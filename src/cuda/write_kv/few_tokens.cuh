@@ -1,0 +1,137 @@
+#pragma once
+// write_kv of few tokens, where nothing counts but the time from the first load to the last store. A CTA takes one
+// token and some KV heads; a warp as many heads as it holds rows, keys or values. Rows go straight from memory to
+// registers and back, and the token's sines are shared by all threads.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "common/block_lookup.h"
+#include "cuda/ptx/dependent_launch.cuh"
+#include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/shared_memory.cuh"
+#include "cuda/row.cuh"
+#include "cuda/sequences.cuh"
+#include "cuda/write_kv/params.cuh"
+#include "cuda/write_kv/policy.h"
+
+namespace pagedkv::cuda::impl::write_kv {
+
+/// The lane's row: a head's, and where it goes.
+struct HeadRow {
+  int head;
+  char* data;
+  char* param;
+};
+
+template <class T, class Shape, KvType Type, Rotation R, class Transform>
+__device__ __forceinline__ void write_row(const Params& p, const T* bias, const RawRow<Shape>& raw, RowLane at,
+                                          const float* sines, const HeadRow& to, Transform transform) {
+  if (Type == KvType::same && R == Rotation::none && Transform::kIdentity && bias == nullptr) {
+#pragma unroll
+    for (int i = 0; i < Shape::kSlots; ++i) {  // a copy, which also keeps the payload of a NaN
+      const int s = at.lane + i * Shape::kLanes;
+      if (!has_slot<Shape>(s)) continue;
+      ptx::store_16(to.data + 16 * at.map.first(s), raw.chunk[i][0]);
+      ptx::store_16(to.data + 16 * at.map.second(s, Shape::kPairs), raw.chunk[i][1]);
+    }
+    return;
+  }
+  Row<Shape> row;
+  unpack_row<Shape, T>(row, raw);
+  if (bias != nullptr) add_bias<Shape>(row, bias + std::int64_t{to.head} * Shape::kDim, at);
+  rotate_row<Shape, R>(row, sines, sines + p.rope.dim / 2, p.rope.dim, at);
+  transform(row, at, to.head);
+  if constexpr (Type == KvType::same) {
+    store_same<Shape, T>(LinearRow{to.data}, row, at);
+  } else {
+    bool known = false;
+    float2 range = signed_row_range<Shape>(row, at, known);
+    if (!known) range = row_range<Shape>(row, at);
+    const auto stored = store_quantised<Shape, T, kCodeBits<Type>>(LinearRow{to.data}, row, range, at);
+    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(stored));
+  }
+}
+
+template <class T, class Shape, Rotation R, class Transform>
+__device__ __forceinline__ void write_row(const Params& p, KvType type, const T* bias, const RawRow<Shape>& raw,
+                                          RowLane at, const float* sines, const HeadRow& to, Transform transform) {
+  switch (type) {
+    case KvType::same:
+      return write_row<T, Shape, KvType::same, R>(p, bias, raw, at, sines, to, transform);
+    case KvType::int8:
+      return write_row<T, Shape, KvType::int8, R>(p, bias, raw, at, sines, to, transform);
+    case KvType::int4:
+      return write_row<T, Shape, KvType::int4, R>(p, bias, raw, at, sines, to, transform);
+  }
+}
+
+template <class T, class Shape, class KeyTransform>
+__global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_constant__ Params p) {
+  __shared__ Span spans[kMaxChunk];
+  __shared__ __align__(16) float sines[2 * core::kMaxRopePairs];  // the cosines of all pairs, then the sines
+  ptx::in_shared(spans, sines);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+
+  // The kernel after this one may start once all that came before is complete. decode() relies on it.
+  ptx::wait_for_predecessor();
+  ptx::launch_dependents();
+  const std::int64_t t = p.cu_q[0] + std::int64_t{blockIdx.x};
+  const std::int64_t end = p.cu_q[p.batch];
+  find_spans<kThreads>(p.cu_q, p.batch, t, min(t + 1, end), spans, [&](std::int32_t b) { return load_span(p, b); });
+  if (t >= end) return;
+  const Span s = spans[0];
+  const auto index = static_cast<std::int32_t>(t - s.begin);
+  const std::int32_t position = s.history + index;
+  const std::int32_t local = p.owner.local(position);
+  std::int32_t block = 0;
+  std::int32_t row = 0;
+  p.block_len(block, row, max(local, 0));
+  if (local < 0 || block < s.readonly) return;
+
+  // Lanes without a head of their own repeat the last one, to the last byte.
+  const bool keys = warp < kWarps / p.sides;
+  const int first = static_cast<int>(blockIdx.y) * p.heads_per_cta + (keys ? warp : warp - kWarps / 2) * Shape::kRows;
+  const int head = min(first + lane / Shape::kLanes, p.layout.kv_heads - 1);
+  const KvType type = keys ? p.layout.format.k : p.layout.format.v;
+  const bool halves = keys && p.rope.dim > 0 && p.rope.pairs == RopePairs::half_split;
+  const RowLane at{{!halves && type != KvType::same, halves ? p.rope.dim / 16 : Shape::kPairs}, lane % Shape::kLanes};
+  RawRow<Shape> raw;
+  read_row<Shape>(raw,
+                  static_cast<const T*>(p.x[keys ? kKeys : kValues]) + p.strides.batch * s.sequence +
+                      p.strides.start * s.begin + p.strides.token * std::int64_t{index} + p.strides.head * head,
+                  at);
+  char* pointer = nullptr;
+  std::int32_t number = 0;
+  if (p.table.pointers != nullptr) {
+    pointer = p.table.pointers[s.entry + block];
+  } else {
+    number = p.table.indices[s.entry + block];
+  }
+  for (int pair = static_cast<int>(threadIdx.x); pair < p.rope.dim / 2; pair += kThreads) {
+    const core::SinCos turned = core::rope_sincos(p.rope, pair, s.sequence, index, position);
+    sines[pair] = turned.cos;
+    sines[pair + p.rope.dim / 2] = turned.sin;
+  }
+  __syncthreads();
+  if (first >= p.layout.kv_heads) return;
+
+  char* base = p.table.pointers != nullptr ? pointer : p.table.slab + number * p.layout.block_bytes;
+  const BlockLayout& l = p.layout;
+  const HeadRow to{head, base + (keys ? l.k_data(p.layer, head, row) : l.v_data(p.layer, head, row)),
+                   base + (keys ? l.k_param(p.layer, head, row) : l.v_param(p.layer, head, row))};
+  const auto* bias = static_cast<const T*>(p.bias[keys ? kKeys : kValues]);
+  if (!keys) {
+    write_row<T, Shape, Rotation::none>(p, type, bias, raw, at, sines, to, IdentityTransform{});
+  } else if (p.rope.dim == 0) {
+    write_row<T, Shape, Rotation::none>(p, type, bias, raw, at, sines, to, KeyTransform{});
+  } else if (p.rope.pairs == RopePairs::interleaved) {
+    write_row<T, Shape, Rotation::interleaved>(p, type, bias, raw, at, sines, to, KeyTransform{});
+  } else {
+    write_row<T, Shape, Rotation::half_split>(p, type, bias, raw, at, sines, to, KeyTransform{});
+  }
+}
+
+}  // namespace pagedkv::cuda::impl::write_kv
