@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/block_lookup.h"
+#include "cuda/prefetch.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -75,6 +76,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
+  prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   // The kernel after this one may start once all that came before is complete. decode() relies on it.
   ptx::wait_for_predecessor();
   ptx::launch_dependents();

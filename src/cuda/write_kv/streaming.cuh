@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -209,6 +210,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
   if (p.rope.dim > 0) load_turns(turns, p.rope);
+  prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   // The kernel after this one may start once all that came before is complete. decode() relies on it.
   ptx::wait_for_predecessor();
   ptx::launch_dependents();

@@ -49,6 +49,7 @@ inline uint4 load_16(const void* p, Place where = Place::current()) {
 inline std::uint32_t load_4(const void* p, Place where = Place::current()) {
   return detail::load<std::uint32_t>(p, where);
 }
+inline void prefetch_l2(const void*) {}
 inline void store_16(void* p, uint4 v, Place where = Place::current()) {
   detail::store(p, v, where);
 }
