@@ -12,6 +12,7 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
+#include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -55,6 +56,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   char* extra = shared + kWarps * kStages * S::kBytes;
   const std::uint32_t ring_address = ptx::shared_address(ring);
 
+  prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   // write_kv lets this kernel start when all that came before write_kv is complete, so only the new rows are waited
   // for, by the loader. Every CTA waits before it ends, so that the end of this kernel is the end of both.
   if (!p.after_write) ptx::wait_for_predecessor();

@@ -16,6 +16,7 @@
 #include "cuda/flatten_kv/flatten_kv.h"
 #include "cuda/flatten_kv/policy.h"
 #include "cuda/launch.cuh"
+#include "cuda/prefetch.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -151,6 +152,7 @@ __global__ void __launch_bounds__(64 * kHeads, kRope ? kCtasPerSmRope : kCtasPer
 
   const int tid = static_cast<int>(threadIdx.x);
   const int warp = tid / 32;
+  prefetch_lengths(nullptr, p.cu_k, p.table, p.batch);
   // The kernel after this one may start once all that came before is complete.
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
@@ -166,10 +168,6 @@ __global__ void __launch_bounds__(64 * kHeads, kRope ? kCtasPerSmRope : kCtasPer
     });
     __syncwarp();
     if (tokens.count > 0) fill_rows(rows, tokens, p);
-  } else if (warp == 1 && p.table.cu_blocks != nullptr) {
-    // What warp 0 needs next, 32 bytes per lane.
-    const int b = 8 * (tid % 32);
-    if (b < p.batch) ptx::prefetch_l2(p.table.cu_blocks + b);
   }
   __syncthreads();
   if (tokens.count == 0) return;

@@ -8,10 +8,10 @@ namespace pagedkv::cuda::impl::flatten_kv {
 
 /// Tokens and most KV heads of a CTA, which has a warp for each side of each of its heads.
 inline constexpr int kChunk = 16;
-inline constexpr int kHeads = 4;
+inline constexpr int kHeads = 2;
 /// CTAs of so many heads that an SM should hold at once, without and with RoPE; bounds the registers.
-inline constexpr int kCtasPerSm = 5;
-inline constexpr int kCtasPerSmRope = 2;
+inline constexpr int kCtasPerSm = 10;
+inline constexpr int kCtasPerSmRope = 4;
 /// Chunks of 8 elements of a warp's rows, per lane.
 template <int kDim>
 inline constexpr int kItems = (kChunk * (kDim / 8) + 31) / 32;
