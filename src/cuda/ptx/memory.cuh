@@ -33,11 +33,6 @@ __device__ __forceinline__ std::uint32_t load_4(const void* p) {
   return __ldg(static_cast<const std::uint32_t*>(p));
 }
 
-/// Brings the line of `p` into L2.
-__device__ __forceinline__ void prefetch_l2(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-
 __device__ __forceinline__ void store_16(void* p, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }

@@ -62,6 +62,5 @@ inline void store_4(void* p, std::uint32_t v, Place where = Place::current()) {
 inline void store_once_16(void* p, uint4 v, Place where = Place::current()) {
   detail::store(p, v, where);
 }
-inline void prefetch_l2(const void*) {}
 
 }  // namespace pagedkv::cuda::ptx
