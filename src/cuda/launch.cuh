@@ -17,31 +17,21 @@ struct LaunchShape {
   Stream stream = nullptr;
   /// The kernel may start while the one before it ends and waits itself (ptx/dependent_launch.cuh). Needs sm_90.
   bool overlap = false;
-  /// The SMs keep all the shared memory that they can have: for a kernel whose successor needs it and shall not have to
-  /// wait until an SM is empty and can be set up anew.
-  bool keep_shared = false;
 };
 
 /// @throws Error (cuda) naming `name` if the launch is refused
 template <class... Params, class... Args>
 void launch(const char* name, void (*kernel)(Params...), const LaunchShape& shape, const Args&... args) {
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned count = 0;
-  if (shape.overlap) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (shape.keep_shared) {
-    attributes[count].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[count++].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-  }
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = shape.ctas;
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.shared;
   config.stream = shape.stream;
-  config.attrs = attributes;
-  config.numAttrs = count;
+  config.attrs = &overlap;
+  config.numAttrs = shape.overlap ? 1 : 0;
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, args...);
   if (status != cudaSuccess) cudaGetLastError();  // reported here, so no later call shall find it
   check(status, name);

@@ -95,10 +95,10 @@ void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace wor
   if (p.max_splits == 1) return;
   const auto rows = static_cast<unsigned>(args.max_total_q * args.q_heads);
   if (p.max_splits > kFoldRun) {
-    launch("decode", &fold_kernel<T, value_dim(kDim), kFoldWarps>,
-           {dim3(rows), kFoldWarps * 32, 0, stream, overlap, true}, p, kRows);
+    launch("decode", &fold_kernel<T, value_dim(kDim), kFoldWarps>, {dim3(rows), kFoldWarps * 32, 0, stream, overlap}, p,
+           kRows);
   } else {
-    launch("decode", &fold_kernel<T, value_dim(kDim), 1>, {dim3(rows), 32, 0, stream, overlap, true}, p, kRows);
+    launch("decode", &fold_kernel<T, value_dim(kDim), 1>, {dim3(rows), 32, 0, stream, overlap}, p, kRows);
   }
 }
 

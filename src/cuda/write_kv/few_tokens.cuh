@@ -12,6 +12,7 @@
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
+#include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
 #include "cuda/write_kv/params.cuh"
@@ -71,12 +72,17 @@ __device__ __forceinline__ void write_row(const Params& p, KvType type, const T*
 template <class T, class Shape, class KeyTransform>
 __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_constant__ Params p) {
   __shared__ Span spans[kMaxChunk];
-  __shared__ __align__(16) float sines[2 * core::kMaxRopePairs];  // the cosines of all pairs, then the sines
+  static_assert(Shape::kDim / 2 <= kThreads, "a thread for each pair");
+  __shared__ __align__(16) float sines[Shape::kDim];  // the cosines of all pairs, then the sines
   ptx::in_shared(spans, sines);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  // A thread's pair. Its frequency is a parameter, and slow to come: constants are cached line by line, for all lanes
+  // at the same address.
+  const auto pair = static_cast<int>(threadIdx.x);
+  const std::uint64_t turn = pair < p.rope.dim / 2 ? p.rope.turn[pair] : 0;
   // The kernel after this one may start once all that came before is complete. decode() relies on it.
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
@@ -112,10 +118,13 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   } else {
     number = p.table.indices[s.entry + block];
   }
-  for (int pair = static_cast<int>(threadIdx.x); pair < p.rope.dim / 2; pair += kThreads) {
-    const core::SinCos turned = core::rope_sincos(p.rope, pair, s.sequence, index, position);
-    sines[pair] = turned.cos;
-    sines[pair + p.rope.dim / 2] = turned.sin;
+  if (pair < p.rope.dim / 2) {
+    const std::int64_t at_position = core::rope_position(p.rope, pair, s.sequence, index, position);
+    const std::uint64_t step =
+        p.rope.base != nullptr ? turn_of_base<>(p.rope.base[s.sequence], pair, p.rope.dim) : turn;
+    const core::SinCos turned = core::sincos_turn(static_cast<std::uint64_t>(at_position) * step);
+    sines[pair] = core::mul_rn(turned.cos, p.rope.attention_factor);
+    sines[pair + p.rope.dim / 2] = core::mul_rn(turned.sin, p.rope.attention_factor);
   }
   __syncthreads();
   if (first >= p.layout.kv_heads) return;

@@ -45,7 +45,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
     p.heads_per_cta = kWarps / sides * Shape::kRows;
     const dim3 ctas(static_cast<unsigned>(tokens),
                     static_cast<unsigned>(ceil_div(args.layout.kv_heads, p.heads_per_cta)));
-    launch("write_kv", &few_tokens_kernel<T, Shape, IdentityTransform>, {ctas, kThreads, 0, stream, overlap, true}, p);
+    launch("write_kv", &few_tokens_kernel<T, Shape, IdentityTransform>, {ctas, kThreads, 0, stream, overlap}, p);
   } else {
     using Shape = RowShape<kDim, kRowLanes<kDim>>;
     const KvFormat format = args.layout.format;
@@ -66,7 +66,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
     auto* const kernel = &streaming_kernel<T, Shape, IdentityTransform>;
     allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
     const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
-    launch("write_kv", kernel, {ctas, kThreads, shared, stream, overlap, true}, p);
+    launch("write_kv", kernel, {ctas, kThreads, shared, stream, overlap}, p);
   }
 }
 
