@@ -11,6 +11,7 @@
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/relaxed_load.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
@@ -19,6 +20,48 @@
 #include "cuda/write_kv/policy.h"
 
 namespace pagedkv::cuda::impl::write_kv {
+
+/// Side and first head of a warp.
+struct WarpHeads {
+  bool keys;
+  int first;
+};
+
+template <class Shape>
+__device__ __forceinline__ WarpHeads warp_heads(const Params& p) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const bool keys = warp < kWarps / p.sides;
+  return {keys, static_cast<int>(blockIdx.y) * p.heads_per_cta + (keys ? warp : warp - kWarps / 2) * Shape::kRows};
+}
+
+/// Brings the rows and the table entry of the CTA's token into L2, if it is the one new token of a sequence, as in a
+/// step of decoding. Kernels that are still running may be writing the lengths: what is read here serves as address of
+/// these prefetches only.
+template <class T, class Shape>
+__device__ __forceinline__ void prefetch_token(const Params& p) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto b = static_cast<std::int32_t>(blockIdx.x);
+  if (b >= p.batch) return;
+  const std::int32_t begin = ptx::load_relaxed(p.cu_q + b);
+  const std::int32_t end = ptx::load_relaxed(p.cu_q + b + 1);
+  const std::int32_t k_begin = ptx::load_relaxed(p.cu_k + b);
+  const std::int32_t k_end = ptx::load_relaxed(p.cu_k + b + 1);
+  const std::int64_t entry = p.table.cu_blocks != nullptr ? std::int64_t{ptx::load_relaxed(p.table.cu_blocks + b)}
+                                                          : std::int64_t{b} * p.table.row_stride;
+  if (end - begin != 1 || k_end <= k_begin) return;
+  const WarpHeads at = warp_heads<Shape>(p);
+  static_assert(Shape::kRows * Shape::kDim * 2 == 32 * 32, "32 bytes for each lane");
+  const int head = at.first + lane / Shape::kLanes;
+  if (head < p.layout.kv_heads) {
+    ptx::prefetch_l2(static_cast<const T*>(p.x[at.keys ? kKeys : kValues]) + p.strides.batch * b +
+                     p.strides.start * begin + p.strides.head * head + lane % Shape::kLanes * 16);
+  }
+  std::int32_t block = 0;
+  std::int32_t row = 0;
+  p.block_len(block, row, max(p.owner.local(k_end - k_begin - 1), 0));
+  if (threadIdx.x == 0 && p.table.pointers != nullptr) ptx::prefetch_l2(p.table.pointers + entry + block);
+  if (threadIdx.x == 0 && p.table.pointers == nullptr) ptx::prefetch_l2(p.table.indices + entry + block);
+}
 
 /// The lane's row: a head's, and where it goes.
 struct HeadRow {
@@ -75,10 +118,10 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   static_assert(Shape::kDim / 2 <= kThreads, "a thread for each pair");
   __shared__ __align__(16) float sines[Shape::kDim];  // the cosines of all pairs, then the sines
   ptx::in_shared(spans, sines);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  prefetch_token<T, Shape>(p);
   // A thread's pair. Its frequency is a parameter, and slow to come: constants are cached line by line, for all lanes
   // at the same address.
   const auto pair = static_cast<int>(threadIdx.x);
@@ -100,8 +143,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   if (local < 0 || block < s.readonly) return;
 
   // Lanes without a head of their own repeat the last one, to the last byte.
-  const bool keys = warp < kWarps / p.sides;
-  const int first = static_cast<int>(blockIdx.y) * p.heads_per_cta + (keys ? warp : warp - kWarps / 2) * Shape::kRows;
+  const auto [keys, first] = warp_heads<Shape>(p);
   const int head = min(first + lane / Shape::kLanes, p.layout.kv_heads - 1);
   const KvType type = keys ? p.layout.format.k : p.layout.format.v;
   const bool halves = keys && p.rope.dim > 0 && p.rope.pairs == RopePairs::half_split;
