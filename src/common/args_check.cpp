@@ -1,13 +1,12 @@
 #include "common/args_check.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "common/check.h"
 #include "common/enum_check.h"
+#include "common/format.h"
 #include "common/layout_check.h"
 
 namespace pagedkv::common {
@@ -43,7 +42,7 @@ void check_table(std::string_view owner, const BlockTable& t, const BlockLayout&
 
 void check_strides(std::string_view owner, std::string_view field, const TokenStrides& s) {
   const auto check = [&](std::string_view part, std::int64_t value) {
-    if (value % 8 != 0) reject(owner, fmt::format("{}.{}", field, part), value, "a multiple of 8 elements");
+    if (value % 8 != 0) reject(owner, formatted("{}.{}", field, part), value, "a multiple of 8 elements");
   };
   check("batch", s.batch);
   check("start", s.start);
@@ -54,7 +53,7 @@ void check_strides(std::string_view owner, std::string_view field, const TokenSt
 /// layout, layer, cp, and with a batch the table: what all three cache operations have.
 template <class Args>
 void check_cache(std::string_view owner, const Args& a, Backend backend) {
-  check_layout(fmt::format("{}.layout", owner), a.layout);
+  check_layout(formatted("{}.layout", owner), a.layout);
   check_backend(owner, "layout.dtype", a.layout.dtype, backend);
   check_range(owner, "layer", a.layer, 0, a.layout.layers - 1);
   check_context_parallel(owner, a.cp);
@@ -90,7 +89,7 @@ void check_rope_table(std::string_view owner, const core::RopeTable& r, std::int
   if (r.mrope == MropeMode::chunked) {
     const std::int32_t sum = r.mrope_section[0] + r.mrope_section[1] + r.mrope_section[2];
     if (sum != pairs) {
-      reject(owner, "mrope_section", fmt::format("a sum of {}", sum), fmt::format("a sum of {}, dim / 2", pairs));
+      reject(owner, "mrope_section", formatted("a sum of {}", sum), formatted("a sum of {}, dim / 2", pairs));
     }
   }
   constexpr auto kAlign = alignof(std::int32_t);
@@ -152,7 +151,7 @@ void check_fused(std::string_view owner, const AttentionArgs& a) {
     reject(owner, "fuse_write.v", w.v, "null without fuse_write.k");
   }
   check_optional_pointer(owner, "q_bias", a.q_bias, kDataAlignment);
-  if (w.k != nullptr || a.rotate_q) check_rope_table(fmt::format("{}.rope", owner), a.rope, a.layout.head_dim);
+  if (w.k != nullptr || a.rotate_q) check_rope_table(formatted("{}.rope", owner), a.rope, a.layout.head_dim);
 }
 
 }  // namespace
@@ -162,7 +161,7 @@ void check_args(const AttentionArgs& a, Backend backend, bool decode) {
   check_cache(kOwner, a, backend);
   check_range(kOwner, "q_heads", a.q_heads, 1, kMaxHeads);
   if (a.q_heads % a.layout.kv_heads != 0) {
-    reject(kOwner, "q_heads", a.q_heads, fmt::format("a multiple of layout.kv_heads = {}", a.layout.kv_heads));
+    reject(kOwner, "q_heads", a.q_heads, formatted("a multiple of layout.kv_heads = {}", a.layout.kv_heads));
   }
   check_at_least(kOwner, "max_total_q", a.max_total_q, 0);
   check_at_least(kOwner, "max_q_len", a.max_q_len, 0);

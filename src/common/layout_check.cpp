@@ -1,7 +1,5 @@
 #include "common/layout_check.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -10,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/enum_check.h"
+#include "common/format.h"
 
 namespace pagedkv::common {
 namespace {
@@ -33,7 +32,7 @@ void check_cache_config(std::string_view owner, const CacheConfig& c) {
   check_range(owner, "block_len", c.block_len, 1, 65536);
   if (c.shared_kv && c.format.k != c.format.v) {
     reject(owner, "format.v", name(c.format.v),
-           fmt::format("{}, the type of the keys, because shared_kv stores one row for both", name(c.format.k)));
+           formatted("{}, the type of the keys, because shared_kv stores one row for both", name(c.format.k)));
   }
   const BlockLayout l =
       core::compute_layout(c.dtype, c.format, c.layers, c.kv_heads, c.head_dim, c.block_len, c.shared_kv);
@@ -42,7 +41,7 @@ void check_cache_config(std::string_view owner, const CacheConfig& c) {
                                       aligned_rows(l.k_param_bytes), aligned_rows(l.v_param_bytes)});
   if (c.block_len % unit != 0) {
     reject(owner, "block_len", c.block_len,
-           fmt::format("a multiple of {}, so that each region of this format starts 16-byte aligned", unit));
+           formatted("a multiple of {}, so that each region of this format starts 16-byte aligned", unit));
   }
 }
 
@@ -71,7 +70,7 @@ void check_layout(std::string_view owner, const BlockLayout& l) {
   }};
   for (const auto& [field, values] : derived) {
     if (values.first != values.second) {
-      reject(owner, field, values.first, fmt::format("{}, as make_layout() computes it", values.second));
+      reject(owner, field, values.first, formatted("{}, as make_layout() computes it", values.second));
     }
   }
 }

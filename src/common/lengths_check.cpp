@@ -1,7 +1,5 @@
 #include "common/lengths_check.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -11,6 +9,7 @@
 
 #include "common/block_lookup.h"
 #include "common/check.h"
+#include "common/format.h"
 #include "pagedkv/core/mask.h"
 
 namespace pagedkv::common {
@@ -25,9 +24,9 @@ void check_q_and_k(std::string_view owner, const std::int32_t* cu_q, const std::
   for (std::int32_t b = 0; b < batch; ++b) {
     const std::int64_t q_len = cu_q[b + 1] - cu_q[b];
     if (cu_k[b + 1] - cu_k[b] < q_len) {
-      reject_element(owner, "cu_k", b + 1, cu_k[b + 1],
-                     fmt::format("at least cu_k[{}] + q_len = {}, because sequence {} has q_len {}", b, cu_k[b] + q_len,
-                                 b, q_len));
+      reject_element(
+          owner, "cu_k", b + 1, cu_k[b + 1],
+          formatted("at least cu_k[{}] + q_len = {}, because sequence {} has q_len {}", b, cu_k[b] + q_len, b, q_len));
     }
   }
 }
@@ -40,11 +39,11 @@ void check_blocks(std::string_view owner, const BlockTable& t, std::int32_t b, B
   if (have < last) {
     if (t.cu_blocks != nullptr) {
       reject_element(owner, "table.cu_blocks", b + 1, t.cu_blocks[b + 1],
-                     fmt::format("at least cu_blocks[{}] + {} = {}, the blocks that sequence {} needs", b, last,
-                                 t.cu_blocks[b] + last, b));
+                     formatted("at least cu_blocks[{}] + {} = {}, the blocks that sequence {} needs", b, last,
+                               t.cu_blocks[b] + last, b));
     }
     reject(owner, "table.row_stride", t.row_stride,
-           fmt::format("at least {}, the blocks that sequence {} needs", last, b));
+           formatted("at least {}, the blocks that sequence {} needs", last, b));
   }
   const std::int64_t base = t.cu_blocks != nullptr ? t.cu_blocks[b] : std::int64_t{b} * t.row_stride;
   for (std::int64_t j = first; j < last; ++j) {
@@ -54,11 +53,11 @@ void check_blocks(std::string_view owner, const BlockTable& t, std::int32_t b, B
       if (p == nullptr || !is_aligned(p, kBlockAlignment)) {
         reject_element(
             owner, "table.pointers", entry, static_cast<const void*>(p),
-            fmt::format("a block address aligned to {} bytes (sequence {}, logical block {})", kBlockAlignment, b, j));
+            formatted("a block address aligned to {} bytes (sequence {}, logical block {})", kBlockAlignment, b, j));
       }
     } else if (t.indices[entry] < 0 || t.indices[entry] >= t.slab_blocks) {
       reject_element(owner, "table.indices", entry, t.indices[entry],
-                     fmt::format("0 .. {} (sequence {}, logical block {})", t.slab_blocks - 1, b, j));
+                     formatted("0 .. {} (sequence {}, logical block {})", t.slab_blocks - 1, b, j));
     }
   }
 }
@@ -98,7 +97,7 @@ void check_cumulative(std::string_view owner, std::string_view field, const std:
   if (cu[0] < 0) reject_element(owner, field, 0, cu[0], "at least 0");
   for (std::int32_t b = 0; b < batch; ++b) {
     if (cu[b + 1] < cu[b]) {
-      reject_element(owner, field, b + 1, cu[b + 1], fmt::format("at least {}[{}] = {}", field, b, cu[b]));
+      reject_element(owner, field, b + 1, cu[b + 1], formatted("at least {}[{}] = {}", field, b, cu[b]));
     }
   }
 }
@@ -150,7 +149,7 @@ void check_no_overlap(const WriteKvArgs& a, std::string_view owner) {
       const char* address = entry_address(a.table, a.layout.block_bytes, entry);
       const auto [other, is_new] = writers.try_emplace(address, Writer{b, j});
       if (is_new) continue;
-      const std::string accepted = fmt::format(
+      const std::string accepted = formatted(
           "a block of its own for what is written (sequence {}, logical block {}); sequence {}, logical block {} "
           "writes it too",
           b, j, other->second.sequence, other->second.block);
@@ -187,18 +186,18 @@ void check_lengths(const AttentionArgs& a) {
   check_q_and_k(kOwner, a.cu_q, a.cu_k, a.batch);
   check_cu_blocks(kOwner, a.table, a.batch);
   if (a.cu_q[a.batch] > a.max_total_q) {
-    reject_element(kOwner, "cu_q", a.batch, a.cu_q[a.batch], fmt::format("at most max_total_q = {}", a.max_total_q));
+    reject_element(kOwner, "cu_q", a.batch, a.cu_q[a.batch], formatted("at most max_total_q = {}", a.max_total_q));
   }
   for (std::int32_t b = 0; b < a.batch; ++b) {
     const std::int32_t q_len = difference(a.cu_q, b);
     const std::int32_t k_len = difference(a.cu_k, b);
     if (q_len > a.max_q_len) {
       reject_element(kOwner, "cu_q", b + 1, a.cu_q[b + 1],
-                     fmt::format("at most cu_q[{}] + max_q_len = {}", b, std::int64_t{a.cu_q[b]} + a.max_q_len));
+                     formatted("at most cu_q[{}] + max_q_len = {}", b, std::int64_t{a.cu_q[b]} + a.max_q_len));
     }
     if (k_len > a.max_k_len) {
       reject_element(kOwner, "cu_k", b + 1, a.cu_k[b + 1],
-                     fmt::format("at most cu_k[{}] + max_k_len = {}", b, std::int64_t{a.cu_k[b]} + a.max_k_len));
+                     formatted("at most cu_k[{}] + max_k_len = {}", b, std::int64_t{a.cu_k[b]} + a.max_k_len));
     }
     check_blocks(kOwner, a.table, b, read_blocks(a, b));
     if (a.fuse_write.k != nullptr && a.fuse_write.readonly_blocks != nullptr && a.fuse_write.readonly_blocks[b] < 0) {

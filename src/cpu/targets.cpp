@@ -1,7 +1,5 @@
 #include "cpu/targets.h"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -52,8 +50,9 @@ Target find_target(std::string_view name, std::string argument) {
   for (std::size_t i = 0; i < a.names.size(); ++i) {
     if (a.names[i] == name) return a.targets[i];
   }
-  throw Error(ErrorCode::invalid_argument, std::move(argument), std::string(name),
-              fmt::format("{}", fmt::join(a.names, ", ")));
+  std::string accepted;
+  for (const std::string_view known : a.names) accepted.append(accepted.empty() ? "" : ", ").append(known);
+  throw Error(ErrorCode::invalid_argument, std::move(argument), std::string(name), std::move(accepted));
 }
 
 /// The target in use, or -1 before the first use.

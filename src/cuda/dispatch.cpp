@@ -1,13 +1,14 @@
 #include "cuda/dispatch.h"
 
-#include <fmt/format.h>
+#include "common/format.h"
 
 namespace pagedkv::cuda {
 
 std::string to_string(const KernelKey& key) {
-  const std::string format = key.any_format ? "any" : fmt::format("{}:{}", name(key.format.k), name(key.format.v));
-  std::string s = fmt::format("{{sm_{} {} {} head_dim {}", key.arch, name(key.dtype), format, key.head_dim);
-  if (key.variant != 0) s += fmt::format(" variant {}", key.variant);
+  const std::string format =
+      key.any_format ? "any" : common::formatted("{}:{}", name(key.format.k), name(key.format.v));
+  std::string s = common::formatted("{{sm_{} {} {} head_dim {}", key.arch, name(key.dtype), format, key.head_dim);
+  if (key.variant != 0) s += common::formatted(" variant {}", key.variant);
   return s + "}";
 }
 

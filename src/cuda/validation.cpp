@@ -1,13 +1,13 @@
 #include "cuda/validation.h"
 
 #include <cuda_runtime_api.h>
-#include <fmt/format.h>
 
 #include <string>
 #include <unordered_set>
 
 #include "common/block_lookup.h"
 #include "common/check.h"
+#include "common/format.h"
 #include "common/lengths_check.h"
 #include "cuda/check.h"
 #include "pagedkv/error.h"
@@ -39,7 +39,7 @@ void check_block_memory(const char* owner, const Args& host, Range range_of) {
       if (!seen.insert(block).second) continue;
       if (is_device_memory(block) && is_device_memory(block + host.layout.block_bytes - 1)) continue;
       const std::string accepted =
-          fmt::format("{} bytes of device memory (sequence {}, logical block {})", host.layout.block_bytes, b, j);
+          common::formatted("{} bytes of device memory (sequence {}, logical block {})", host.layout.block_bytes, b, j);
       common::reject_element(owner, host.table.pointers != nullptr ? "table.pointers" : "table.indices", entry,
                              static_cast<const void*>(block), accepted);
     }
@@ -51,7 +51,7 @@ void check_total(const char* owner, const char* field, const std::int32_t* cu, s
                  std::int64_t most) {
   if (std::int64_t{cu[batch]} - cu[0] > most) {
     common::reject_element(owner, field, batch, cu[batch],
-                           fmt::format("at most {}[0] + {} = {}", field, bound, cu[0] + most));
+                           common::formatted("at most {}[0] + {} = {}", field, bound, cu[0] + most));
   }
 }
 
@@ -74,7 +74,7 @@ const void* HostCopies::copy(const void* array, std::int64_t count, std::size_t 
   if (status == cudaErrorInvalidValue) {
     cudaGetLastError();
     throw Error(ErrorCode::invalid_argument, name, common::text(array),
-                fmt::format("device memory of {} elements, {} bytes", count, bytes));
+                common::formatted("device memory of {} elements, {} bytes", count, bytes));
   }
   check(status, "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");

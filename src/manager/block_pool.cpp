@@ -1,13 +1,12 @@
 #include "pagedkv/block_pool.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <new>
 #include <utility>
 
 #include "common/check.h"
+#include "common/format.h"
 #include "common/layout_check.h"
 #include "pagedkv/error.h"
 
@@ -26,7 +25,7 @@ std::int32_t count_blocks(const BlockLayout& layout, std::size_t slab_bytes) {
   const std::size_t blocks = slab_bytes / static_cast<std::size_t>(layout.block_bytes);
   if (blocks < 1 || blocks > static_cast<std::size_t>(kMostBlocks)) {
     common::reject("BlockPool", "slab_bytes", slab_bytes,
-                   fmt::format("memory for 1 .. {} blocks of {} bytes", kMostBlocks, layout.block_bytes));
+                   common::formatted("memory for 1 .. {} blocks of {} bytes", kMostBlocks, layout.block_bytes));
   }
   return static_cast<std::int32_t>(blocks);
 }
@@ -53,7 +52,7 @@ void* allocate_host(const BlockLayout& layout, std::int32_t blocks) {
 }
 
 [[noreturn]] void reject_free(BlockId id) {
-  throw Error(ErrorCode::invalid_state, "BlockPool: block", fmt::format("{}, which is free", to_index(id)),
+  throw Error(ErrorCode::invalid_state, "BlockPool: block", common::formatted("{}, which is free", to_index(id)),
               "a block that is in use");
 }
 
@@ -81,8 +80,8 @@ BlockPool::BlockPool(const BlockLayout& layout, std::unique_ptr<void, FreeHost> 
 
 std::size_t BlockPool::checked(BlockId id) const {
   if (to_index(id) < 0 || to_index(id) >= blocks()) {
-    throw Error(ErrorCode::invalid_argument, "BlockPool: block", fmt::format("{}", to_index(id)),
-                fmt::format("0 .. {}", blocks() - 1));
+    throw Error(ErrorCode::invalid_argument, "BlockPool: block", common::formatted("{}", to_index(id)),
+                common::formatted("0 .. {}", blocks() - 1));
   }
   return static_cast<std::size_t>(to_index(id));
 }

@@ -1,13 +1,12 @@
 #include "pagedkv/block_table.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "common/args_check.h"
 #include "common/check.h"
+#include "common/format.h"
 #include "pagedkv/error.h"
 
 namespace pagedkv {
@@ -110,8 +109,8 @@ BatchTable make_batch_table(const BlockPool& pool, std::span<const std::span<con
   for (const auto& blocks : sequences) entries += blocks.size();
   constexpr auto kMost = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
   if (entries > kMost) {
-    throw Error(ErrorCode::invalid_argument, "sequences", fmt::format("{} blocks in all", entries),
-                fmt::format("at most {}", kMost));
+    throw Error(ErrorCode::invalid_argument, "sequences", common::formatted("{} blocks in all", entries),
+                common::formatted("at most {}", kMost));
   }
   BatchTable table;
   table.slab = pool.slab();
@@ -126,9 +125,9 @@ BatchTable make_batch_table(const BlockPool& pool, std::span<const std::span<con
       const bool ours = to_index(id) >= 0 && to_index(id) < pool.blocks();
       if (!ours || pool.references(id) == 0) {
         throw Error(ours ? ErrorCode::invalid_state : ErrorCode::invalid_argument,
-                    fmt::format("sequences[{}][{}]", b, j),
-                    fmt::format("block {}{}", to_index(id), ours ? ", which is free" : ""),
-                    fmt::format("a block in use of the pool's 0 .. {}", pool.blocks() - 1));
+                    common::formatted("sequences[{}][{}]", b, j),
+                    common::formatted("block {}{}", to_index(id), ours ? ", which is free" : ""),
+                    common::formatted("a block in use of the pool's 0 .. {}", pool.blocks() - 1));
       }
       table.indices.push_back(to_index(id));
       table.pointers.push_back(pool.address(id));

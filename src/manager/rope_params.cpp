@@ -1,8 +1,6 @@
 // make_rope_table(): docs/rope.md has the formulas and their sources. Logarithms and powers are core/rope.h's own, so
 // the table has the same bits with every C library.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -10,6 +8,7 @@
 #include "common/check.h"
 #include "common/enum_check.h"
 #include "common/float_env.h"
+#include "common/format.h"
 #include "pagedkv/ops.h"
 
 namespace pagedkv {
@@ -23,7 +22,7 @@ constexpr double kSmallest = 1e-30;
 
 void check_number(const char* field, double value, double lowest, double highest) {
   if (!(value >= lowest && value <= highest)) {
-    common::reject(kOwner, field, value, fmt::format("{} .. {}", lowest, highest));
+    common::reject(kOwner, field, value, common::formatted("{} .. {}", lowest, highest));
   }
 }
 
@@ -50,7 +49,7 @@ void check_params(const RopeParams& p) {
     check_number("high_freq_factor", p.high_freq_factor, p.low_freq_factor, kLargest);
     if (p.high_freq_factor == p.low_freq_factor) {
       common::reject(kOwner, "high_freq_factor", p.high_freq_factor,
-                     fmt::format("more than low_freq_factor = {}", p.low_freq_factor));
+                     common::formatted("more than low_freq_factor = {}", p.low_freq_factor));
     }
   }
 }

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -7,6 +5,7 @@
 
 #include "common/args_check.h"
 #include "common/check.h"
+#include "common/format.h"
 #include "common/lengths_check.h"
 #include "cpu/attention/kernels.h"
 #include "cpu/attention/workspace.h"
@@ -34,7 +33,7 @@ void check_decode(const DecodeArgs& args) {
     if (q_len > kMaxDecodeTokens) {
       common::reject_element(
           "AttentionArgs", "cu_q", b + 1, args.cu_q[b + 1],
-          fmt::format("at most cu_q[{}] + {} for decode; prefill takes any q_len", b, kMaxDecodeTokens));
+          common::formatted("at most cu_q[{}] + {} for decode; prefill takes any q_len", b, kMaxDecodeTokens));
     }
   }
 }
@@ -111,7 +110,7 @@ void run(const AttentionArgs& given, Workspace workspace, Exec exec) {
   if (needed == 0) return;
   common::check_pointer("Workspace", "data", workspace.data, kWorkspaceAlignment);
   if (workspace.bytes < needed) {
-    common::reject("Workspace", "bytes", workspace.bytes, fmt::format("at least {}", needed));
+    common::reject("Workspace", "bytes", workspace.bytes, common::formatted("at least {}", needed));
   }
   char* memory = static_cast<char*>(workspace.data);
   const Front front(given);

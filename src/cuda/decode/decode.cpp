@@ -1,9 +1,8 @@
 #include "cuda/decode/decode.h"
 
-#include <fmt/format.h>
-
 #include "common/args_check.h"
 #include "common/check.h"
+#include "common/format.h"
 #include "common/lengths_check.h"
 #include "cuda/decode/partials.h"
 #include "cuda/device.h"
@@ -29,11 +28,11 @@ void check_decode(const DecodeArgs& a) {
   using impl::decode::kMlaValueDim;
   if (a.layout.shared_kv != impl::decode::shares_rows(a.layout.head_dim)) {
     throw Error(ErrorCode::unsupported, "DecodeArgs.layout.shared_kv", a.layout.shared_kv ? "true" : "false",
-                fmt::format("true with head_dim {}, and only with it", kMlaDim));
+                common::formatted("true with head_dim {}, and only with it", kMlaDim));
   }
   if (a.layout.shared_kv && (a.v_dim != kMlaValueDim || a.v_offset % 64 != 0)) {
-    throw Error(ErrorCode::unsupported, "DecodeArgs.v_dim, v_offset", fmt::format("{}, {}", a.v_dim, a.v_offset),
-                fmt::format("{}, and 0 or 64", kMlaValueDim));
+    throw Error(ErrorCode::unsupported, "DecodeArgs.v_dim, v_offset", common::formatted("{}, {}", a.v_dim, a.v_offset),
+                common::formatted("{}, and 0 or 64", kMlaValueDim));
   }
 }
 
