@@ -17,6 +17,7 @@
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
+#include "cuda/ptx/relaxed_load.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 #include "pagedkv/core/half.h"
 #include "pagedkv/core/quant.h"
@@ -305,6 +306,47 @@ TEST(Primitives, Approximations) {
     EXPECT_NEAR(got[i], want, want * 0x1p-21F) << x[i];
     const float third = x[i] / 3.0F;
     EXPECT_TRUE(got[32 + i] == third || std::abs(got[32 + i] - third) <= std::abs(x[i]) * 0x1p-22F) << x[i];
+  }
+}
+
+__global__ void pack_saturated_kernel(std::uint32_t* out, const std::int32_t* x) {
+  const int lane = static_cast<int>(threadIdx.x);
+  out[lane] = ptx::pack_saturated(static_cast<std::uint32_t>(x[2 * lane]), static_cast<std::uint32_t>(x[2 * lane + 1]),
+                                  0xaabbccddu);
+}
+
+TEST(Primitives, PackSaturated) {
+  PAGEDKV_NEEDS_DEVICE();
+  constexpr std::int32_t kMost = std::numeric_limits<std::int32_t>::max();
+  std::vector<std::int32_t> x = {0, 255, 256, -1, kMost, -kMost - 1, 1000, 127};
+  for (std::int32_t i = 0; i < 56; ++i) x.push_back(37 * i - 900);
+  const DeviceBuffer in = support::to_device(x);
+  const std::vector<std::uint32_t> got = results(32, &pack_saturated_kernel, in.as<const std::int32_t>());
+  const auto byte = [](std::int32_t v) { return static_cast<std::uint32_t>(v < 0 ? 0 : v > 255 ? 255 : v); };
+  for (std::size_t l = 0; l < 32; ++l) {
+    EXPECT_EQ(got[l], byte(x[2 * l]) | byte(x[2 * l + 1]) << 8 | 0xccdd0000u) << x[2 * l] << " " << x[2 * l + 1];
+  }
+}
+
+/// Each lane reads a word before and after another lane has changed it.
+__global__ void relaxed_kernel(std::int32_t* out, std::int32_t* x) {
+  const int lane = static_cast<int>(threadIdx.x);
+  out[lane] = ptx::load_relaxed(x + lane);
+  __syncwarp();
+  x[31 - lane] += 1000;
+  __syncwarp();
+  out[32 + lane] = ptx::load_relaxed(x + lane);
+}
+
+TEST(Primitives, RelaxedLoads) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<std::int32_t> x(32);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<std::int32_t>(i) * 7 - 50;
+  const DeviceBuffer in = support::to_device(x);
+  const std::vector<std::int32_t> got = results(64, &relaxed_kernel, in.as<std::int32_t>());
+  for (std::size_t l = 0; l < 32; ++l) {
+    EXPECT_EQ(got[l], x[l]);
+    EXPECT_EQ(got[32 + l], x[l] + 1000);
   }
 }
 
