@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/shared_memory.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
 #include "pagedkv/core/rope.h"
@@ -58,49 +60,79 @@ __device__ __forceinline__ void set_element(V (&to)[4], int e, V value) {
   }
 }
 
-/// Cosines and sines of pairs [first, first + 4) of a token. `turn`: their frequencies, unless `own_base`: then those
-/// of sequence b's base.
-__device__ __forceinline__ void rope_of_4(const core::RopeTable& rope, int first, std::uint64_t (&turn)[4],
-                                          bool own_base, std::int32_t b, const core::AxisPositions& positions,
-                                          float (&c)[4], float (&s)[4]) {
-  if (own_base) {
-#pragma unroll 1
-    for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(rope.base[b], first + e, rope.dim));
-  }
+/// Positions of a chunk's tokens on the axes of mrope, in shared memory.
+struct alignas(16) AxisIds {
+  std::int32_t id[3][kMaxChunk];
+  std::int64_t start[kMaxChunk];  ///< what is added to all three
+};
+
+/// Starts copies of the tokens' positions, which belong to the caller's next group of copies. One warp calls it.
+__device__ __forceinline__ void start_axis_ids(AxisIds& to, const core::RopeTable& rope, const Tokens& tokens) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (lane >= tokens.count) return;
+  const std::int32_t b = tokens.sequence[lane];
+  const std::int32_t index = tokens.index[lane];
+  const bool listed = rope.mrope_length != nullptr && index < rope.mrope_length[b];
+  const std::int32_t delta = listed || rope.mrope_delta == nullptr ? 0 : rope.mrope_delta[b];
+  to.start[lane] = listed ? 0 : std::int64_t{tokens.position[lane]} + delta;
+  const std::int32_t* ids =
+      listed ? rope.mrope_position_ids + (std::int64_t{rope.mrope_offsets[b]} + index) * 3 : nullptr;
 #pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    // Without mrope no axis is asked for: the positions are one register.
-    const std::int64_t at = rope.mrope == MropeMode::none
-                                ? positions.t
-                                : positions.of(core::mrope_axis(rope.mrope, rope.mrope_section, first + e));
-    const core::SinCos t = core::sincos_turn(static_cast<std::uint64_t>(at) * turn[e]);
-    c[e] = core::mul_rn(t.cos, rope.attention_factor);
-    s[e] = core::mul_rn(t.sin, rope.attention_factor);
+  for (int axis = 0; axis < 3; ++axis) {
+    if (listed) {
+      ptx::copy_async_small<4>(ptx::shared_address(&to.id[axis][lane]), ids + axis);
+    } else {
+      to.id[axis][lane] = 0;
+    }
   }
 }
 
 /// Fills the rows of the tokens. All threads of the CTA call it; needs a barrier before the rows are read.
+/// @param axes with mrope the tokens' positions
 __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64_t* turns, const core::RopeTable& rope,
-                                               const Tokens& tokens) {
+                                               const Tokens& tokens, const AxisIds& axes) {
   const int tid = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   const int pairs = rope.dim / 2;
-  // Without mrope all pairs turn by the same position, without a base per sequence the frequencies are known.
+  // Without a base per sequence the frequencies are known.
   const bool same_turns = rope.base == nullptr || tokens.one_sequence;
   if (rope.base != nullptr && tokens.one_sequence && tokens.count > 0) {
     turns_of_base(turns, rope, tokens.sequence[0]);
     __syncthreads();
   }
   // 16 threads per token, 4 pairs each.
-  for (int token = tid / 16; token < tokens.count; token += threads / 16) {
-    const std::int32_t b = tokens.sequence[token];
-    const std::int32_t position = tokens.position[token];
-    for (int first = tid % 16 * 4; first < pairs; first += 64) {
-      const auto* known = reinterpret_cast<const ulonglong2*>(turns + first);
-      std::uint64_t turn[4] = {known[0].x, known[0].y, known[1].x, known[1].y};
+  for (int first = tid % 16 * 4; first < pairs; first += 64) {
+    const auto* known = reinterpret_cast<const ulonglong2*>(turns + first);
+    std::uint64_t turn[4] = {known[0].x, known[0].y, known[1].x, known[1].y};
+    const std::int32_t* ids[4] = {};
+    if (rope.mrope != MropeMode::none) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) ids[e] = axes.id[core::mrope_axis(rope.mrope, rope.mrope_section, first + e)];
+    }
+    for (int token = tid / 16; token < tokens.count; token += threads / 16) {
+      if (!same_turns) {
+        const float base = rope.base[tokens.sequence[token]];
+#pragma unroll 1
+        for (int e = 0; e < 4; ++e) set_element(turn, e, turn_of_base<>(base, first + e, rope.dim));
+      }
+      std::uint64_t phase[4];
+      if (rope.mrope != MropeMode::none) {
+        const std::int64_t start = axes.start[token];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) phase[e] = static_cast<std::uint64_t>(start + ids[e][token]) * turn[e];
+      } else {
+        const auto position = static_cast<std::uint32_t>(tokens.position[token]);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) phase[e] = position * turn[e];
+      }
       float c[4];
       float s[4];
-      rope_of_4(rope, first, turn, !same_turns, b, core::axis_positions(rope, b, tokens.index[token], position), c, s);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const core::SinCos t = core::rope_sincos(rope, phase[e]);
+        c[e] = t.cos;
+        s[e] = t.sin;
+      }
       float* row = rows.cosines(token) + first;
       *reinterpret_cast<float4*>(row) = {c[0], c[1], c[2], c[3]};
       *reinterpret_cast<float4*>(row + pairs) = {s[0], s[1], s[2], s[3]};

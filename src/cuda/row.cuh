@@ -46,11 +46,11 @@ struct ChunkMap {
 /// RoPE that a row gets.
 enum class Rotation : std::uint8_t { none, interleaved, half_split };
 
-/// The map that suits rows of a type and rotation. Only the half-split one depends on run-time values.
-template <class Shape, KvType Type, Rotation R>
-__device__ __forceinline__ ChunkMap chunk_map(int rope_dim) {
-  if constexpr (R == Rotation::half_split) return {false, rope_dim / 16};
-  return {Type != KvType::same, Shape::kPairs};
+/// The map that suits rows of a type and rotation. Only the half-split one depends on rope_dim.
+template <class Shape>
+__device__ __forceinline__ ChunkMap chunk_map(KvType type, Rotation r, int rope_dim) {
+  if (r == Rotation::half_split) return {false, rope_dim / 16};
+  return {type != KvType::same, Shape::kPairs};
 }
 
 /// The lane's part of a row as it is read: two chunks of T per slot.
@@ -367,32 +367,27 @@ __device__ __forceinline__ bool codes_inside(float2 range, core::RowEncoder e) {
          core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, stores its codes and returns {scale, zero}. All lanes of
-/// the warp call it.
-template <class Shape, class T, int Bits, class Place>
-__device__ __forceinline__ core::QuantParam<T> store_quantised(Place to, const Row<Shape>& row, float2 range,
-                                                               RowLane at) {
-  const core::QuantParam<T> p = core::quant_param<T, Bits>(range.x, range.y);
-  const core::RowEncoder e = core::row_encoder<T>(p);
-  if (__all_sync(0xffffffffu, codes_inside<Bits>(range, e))) {
-    store_codes<Shape, Bits, Clamp::none>(to, row, e, at);
-  } else {
-    store_codes<Shape, Bits, Clamp::each>(to, row, e, at);
-  }
-  return p;
+/// How codes of rows of the usual kind are clamped. Of int8, 255 steps, each rounded to bf16's 8 bits, often miss the
+/// row's end by more than half a step.
+template <class T, int Bits>
+inline constexpr Clamp kUsualClamp = dtype_of<T> == DType::bf16&& Bits == 8 ? Clamp::packed : Clamp::none;
+
+/// Whether kUsualClamp is enough for all rows of the warp. All its lanes call it.
+template <class T, int Bits>
+__device__ __forceinline__ bool usual_codes(float2 range, core::RowEncoder e) {
+  const bool usual = kUsualClamp<T, Bits> == Clamp::packed ? e.zero == e.zero : codes_inside<Bits>(range, e);
+  return __all_sync(0xffffffffu, usual) != 0;
 }
 
-/// The same for rows of the usual kind. Returns false, and has stored nothing, if a row of the warp is none.
+/// Quantises the row, whose minimum and maximum are `range`, if all rows of the warp are of the usual kind: stores its
+/// codes and sets `p` to {scale, zero}. Else returns false and has stored nothing. All lanes of the warp call it.
 template <class Shape, class T, int Bits, class Place>
 __device__ __forceinline__ bool store_usual(Place to, const Row<Shape>& row, float2 range, RowLane at,
                                             core::QuantParam<T>& p) {
   p = core::quant_param<T, Bits>(range.x, range.y);
   const core::RowEncoder e = core::row_encoder<T>(p);
-  // 255 steps, each rounded to 8 bits, often miss the row's end by more than half a step.
-  constexpr Clamp kClamp = dtype_of<T> == DType::bf16 && Bits == 8 ? Clamp::packed : Clamp::none;
-  const bool usual = kClamp == Clamp::packed ? e.zero == e.zero : codes_inside<Bits>(range, e);
-  if (!__all_sync(0xffffffffu, usual)) return false;
-  store_codes<Shape, Bits, kClamp>(to, row, e, at);
+  if (!usual_codes<T, Bits>(range, e)) return false;
+  store_codes<Shape, Bits, kUsualClamp<T, Bits>>(to, row, e, at);
   return true;
 }
 

@@ -160,13 +160,18 @@ PAGEDKV_HD std::int64_t rope_position(const RopeTable& r, int i, int batch, std:
   return axis_positions(r, batch, token, position).of(mrope_axis(r.mrope, r.mrope_section, i));
 }
 
-/// Sine and cosine of pair i of a token.
-PAGEDKV_HD SinCos rope_sincos(const RopeTable& r, int i, int batch, std::int32_t token, std::int32_t position) {
-  const std::uint64_t turn = r.base != nullptr ? turn_from_base(r.base[batch], i, r.dim) : r.turn[i];
-  SinCos t = sincos_turn(static_cast<std::uint64_t>(rope_position(r, i, batch, token, position)) * turn);
+/// Sine and cosine of a pair's phase, times the attention factor.
+PAGEDKV_HD SinCos rope_sincos(const RopeTable& r, std::uint64_t phase) {
+  SinCos t = sincos_turn(phase);
   t.sin = mul_rn(t.sin, r.attention_factor);
   t.cos = mul_rn(t.cos, r.attention_factor);
   return t;
+}
+
+/// The same of pair i of a token.
+PAGEDKV_HD SinCos rope_sincos(const RopeTable& r, int i, int batch, std::int32_t token, std::int32_t position) {
+  const std::uint64_t turn = r.base != nullptr ? turn_from_base(r.base[batch], i, r.dim) : r.turn[i];
+  return rope_sincos(r, static_cast<std::uint64_t>(rope_position(r, i, batch, token, position)) * turn);
 }
 
 }  // namespace core

@@ -17,6 +17,7 @@
 #include "cuda/flatten_kv/policy.h"
 #include "cuda/launch.cuh"
 #include "cuda/prefetch.cuh"
+#include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -119,7 +120,7 @@ __device__ __forceinline__ void rotate_rows(const HeadRows<T>& head, const std::
                                             const RopeRows& rope_rows, int rope_dim) {
   using Shape = RowShape<D, kRowLanes<D>>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const RowLane at{chunk_map<Shape, KvType::same, R>(rope_dim), lane % Shape::kLanes};
+  const RowLane at{chunk_map<Shape>(KvType::same, R, rope_dim), lane % Shape::kLanes};
   for (int token = lane / Shape::kLanes; token < tokens; token += Shape::kRows) {
     std::uint32_t param = 0;
     if constexpr (StoredChunk<Type>::kHasParam) param = ptx::load_4(head.param[token] + head.param_shift);
@@ -172,14 +173,20 @@ __global__ void __launch_bounds__(64 * kHeads, kRope ? kCtasPerSmRope : kCtasPer
   __syncthreads();
   if (tokens.count == 0) return;
 
-  const RopeRows rope_rows{reinterpret_cast<float*>(dynamic_shared), p.rope_stride};
+  auto* const axes = reinterpret_cast<AxisIds*>(dynamic_shared);
+  const RopeRows rope_rows{reinterpret_cast<float*>(axes + 1), p.rope_stride};
   if constexpr (kRope) {
     __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
     ptx::in_shared(turns);
-    if (tid < tokens.count) tokens.index[tid] = tokens.position[tid];  // what mrope looks positions up by
     load_turns(turns, p.rope);
+    if (p.rope.mrope != MropeMode::none && warp == 0) {
+      if (tid < tokens.count) tokens.index[tid] = tokens.position[tid];  // what mrope looks positions up by
+      start_axis_ids(*axes, p.rope, tokens);
+      ptx::commit_copies();
+      ptx::wait_copies<0>();
+    }
     __syncthreads();
-    fill_rope_rows(rope_rows, turns, p.rope, tokens);
+    fill_rope_rows(rope_rows, turns, p.rope, tokens, *axes);
     __syncthreads();
   }
 
@@ -243,7 +250,7 @@ void Launch<Kernel>::run(const FlattenKvArgs& args, Stream stream) {
   const bool overlap = current_device().arch >= 90;
   if (args.rope.dim > 0) {
     p.rope_stride = rope_row_floats(args.rope.dim, kRowLanes<kDim>, args.rope.pairs == RopePairs::half_split);
-    const std::size_t shared = rope_rows_bytes(kChunk, p.rope_stride);
+    const std::size_t shared = sizeof(AxisIds) + rope_rows_bytes(kChunk, p.rope_stride);
     launch("flatten_kv", &kernel<T, kDim, true>, {ctas, threads, shared, stream, overlap}, p);
   } else {
     launch("flatten_kv", &kernel<T, kDim, false>, {ctas, threads, 0, stream, overlap}, p);

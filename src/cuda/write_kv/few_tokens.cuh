@@ -16,6 +16,7 @@
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
+#include "cuda/write_kv/any_row.cuh"
 #include "cuda/write_kv/params.cuh"
 #include "cuda/write_kv/policy.h"
 
@@ -63,55 +64,6 @@ __device__ __forceinline__ void prefetch_token(const Params& p) {
   if (threadIdx.x == 0 && p.table.pointers == nullptr) ptx::prefetch_l2(p.table.indices + entry + block);
 }
 
-/// The lane's row: a head's, and where it goes.
-struct HeadRow {
-  int head;
-  char* data;
-  char* param;
-};
-
-template <class T, class Shape, KvType Type, Rotation R, class Transform>
-__device__ __forceinline__ void write_row(const Params& p, const T* bias, const RawRow<Shape>& raw, RowLane at,
-                                          const float* sines, const HeadRow& to, Transform transform) {
-  if (Type == KvType::same && R == Rotation::none && Transform::kIdentity && bias == nullptr) {
-#pragma unroll
-    for (int i = 0; i < Shape::kSlots; ++i) {  // a copy, which also keeps the payload of a NaN
-      const int s = at.lane + i * Shape::kLanes;
-      if (!has_slot<Shape>(s)) continue;
-      ptx::store_16(to.data + 16 * at.map.first(s), raw.chunk[i][0]);
-      ptx::store_16(to.data + 16 * at.map.second(s, Shape::kPairs), raw.chunk[i][1]);
-    }
-    return;
-  }
-  Row<Shape> row;
-  unpack_row<Shape, T>(row, raw);
-  if (bias != nullptr) add_bias<Shape>(row, bias + std::int64_t{to.head} * Shape::kDim, at);
-  rotate_row<Shape, R>(row, sines, sines + p.rope.dim / 2, p.rope.dim, at);
-  transform(row, at, to.head);
-  if constexpr (Type == KvType::same) {
-    store_same<Shape, T>(LinearRow{to.data}, row, at);
-  } else {
-    bool known = false;
-    float2 range = signed_row_range<Shape>(row, at, known);
-    if (!known) range = row_range<Shape>(row, at);
-    const auto stored = store_quantised<Shape, T, kCodeBits<Type>>(LinearRow{to.data}, row, range, at);
-    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(stored));
-  }
-}
-
-template <class T, class Shape, Rotation R, class Transform>
-__device__ __forceinline__ void write_row(const Params& p, KvType type, const T* bias, const RawRow<Shape>& raw,
-                                          RowLane at, const float* sines, const HeadRow& to, Transform transform) {
-  switch (type) {
-    case KvType::same:
-      return write_row<T, Shape, KvType::same, R>(p, bias, raw, at, sines, to, transform);
-    case KvType::int8:
-      return write_row<T, Shape, KvType::int8, R>(p, bias, raw, at, sines, to, transform);
-    case KvType::int4:
-      return write_row<T, Shape, KvType::int4, R>(p, bias, raw, at, sines, to, transform);
-  }
-}
-
 template <class T, class Shape, class KeyTransform>
 __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_constant__ Params p) {
   __shared__ Span spans[kMaxChunk];
@@ -145,13 +97,13 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   // Lanes without a head of their own repeat the last one, to the last byte.
   const auto [keys, first] = warp_heads<Shape>(p);
   const int head = min(first + lane / Shape::kLanes, p.layout.kv_heads - 1);
-  const KvType type = keys ? p.layout.format.k : p.layout.format.v;
-  const bool halves = keys && p.rope.dim > 0 && p.rope.pairs == RopePairs::half_split;
-  const RowLane at{{!halves && type != KvType::same, halves ? p.rope.dim / 16 : Shape::kPairs}, lane % Shape::kLanes};
+  const Side side = keys ? kKeys : kValues;
+  const RowKind kind = row_kind(p, side);
+  const RowLane at{chunk_map<Shape>(kind.type, kind.rotation, p.rope.dim), lane % Shape::kLanes};
   RawRow<Shape> raw;
   read_row<Shape>(raw,
-                  static_cast<const T*>(p.x[keys ? kKeys : kValues]) + p.strides.batch * s.sequence +
-                      p.strides.start * s.begin + p.strides.token * std::int64_t{index} + p.strides.head * head,
+                  static_cast<const T*>(p.x[side]) + p.strides.batch * s.sequence + p.strides.start * s.begin +
+                      p.strides.token * std::int64_t{index} + p.strides.head * head,
                   at);
   char* pointer = nullptr;
   std::int32_t number = 0;
@@ -164,27 +116,20 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
     const std::int64_t at_position = core::rope_position(p.rope, pair, s.sequence, index, position);
     const std::uint64_t step =
         p.rope.base != nullptr ? turn_of_base<>(p.rope.base[s.sequence], pair, p.rope.dim) : turn;
-    const core::SinCos turned = core::sincos_turn(static_cast<std::uint64_t>(at_position) * step);
-    sines[pair] = core::mul_rn(turned.cos, p.rope.attention_factor);
-    sines[pair + p.rope.dim / 2] = core::mul_rn(turned.sin, p.rope.attention_factor);
+    const core::SinCos turned = core::rope_sincos(p.rope, static_cast<std::uint64_t>(at_position) * step);
+    sines[pair] = turned.cos;
+    sines[pair + p.rope.dim / 2] = turned.sin;
   }
   __syncthreads();
   if (first >= p.layout.kv_heads) return;
 
   char* base = p.table.pointers != nullptr ? pointer : p.table.slab + number * p.layout.block_bytes;
   const BlockLayout& l = p.layout;
-  const HeadRow to{head, base + (keys ? l.k_data(p.layer, head, row) : l.v_data(p.layer, head, row)),
-                   base + (keys ? l.k_param(p.layer, head, row) : l.v_param(p.layer, head, row))};
-  const auto* bias = static_cast<const T*>(p.bias[keys ? kKeys : kValues]);
-  if (!keys) {
-    write_row<T, Shape, Rotation::none>(p, type, bias, raw, at, sines, to, IdentityTransform{});
-  } else if (p.rope.dim == 0) {
-    write_row<T, Shape, Rotation::none>(p, type, bias, raw, at, sines, to, KeyTransform{});
-  } else if (p.rope.pairs == RopePairs::interleaved) {
-    write_row<T, Shape, Rotation::interleaved>(p, type, bias, raw, at, sines, to, KeyTransform{});
-  } else {
-    write_row<T, Shape, Rotation::half_split>(p, type, bias, raw, at, sines, to, KeyTransform{});
-  }
+  RowTarget<T> to{head, static_cast<const T*>(p.bias[side]),
+                  base + (keys ? l.k_data(p.layer, head, row) : l.v_data(p.layer, head, row)),
+                  base + (keys ? l.k_param(p.layer, head, row) : l.v_param(p.layer, head, row)), true};
+  if (to.bias != nullptr) to.bias += std::int64_t{head} * Shape::kDim;
+  write_row<T, Shape, KeyTransform>(raw, kind, at, sines, p.rope.dim, to);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv

@@ -25,6 +25,11 @@ constexpr int choose_variant(std::int64_t max_tokens, int kv_heads, int head_dim
   return built && max_tokens * kv_heads <= std::int64_t{8} * sms ? kFewTokens : kManyTokens;
 }
 
+/// Whether rows with a bias have loops of their own for each type and rotation. They take long to compile; elsewhere
+/// one piece of code writes all rows with a bias.
+template <int HeadDim>
+inline constexpr bool kHasBiasLoops = HeadDim == 128;
+
 struct Grid {
   int chunk;            ///< new tokens of a CTA, a multiple of the rows of a warp
   int heads;            ///< KV heads of a CTA

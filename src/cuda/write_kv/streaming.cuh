@@ -16,6 +16,7 @@
 #include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "cuda/sequences.cuh"
+#include "cuda/write_kv/any_row.cuh"
 #include "cuda/write_kv/params.cuh"
 #include "cuda/write_kv/policy.h"
 
@@ -75,37 +76,50 @@ struct Ring {
   }
 };
 
-/// Writes one head's rows whatever they hold, from memory to memory: for those that the loop over heads leaves out
-/// (store_usual()), and so kept out of it. All lanes of the warp call it.
-/// @param source, bias, data, param the lane's row's; bias may be null
-/// @param valid whether the row is a token's
-template <class T, class Shape, KvType Type, Rotation R, class Transform>
-__device__ __noinline__ void write_unusual(const T* source, const T* bias, char* data, char* param, bool valid,
-                                           const float* cosine, int rope_dim, RowLane at, int head,
-                                           Transform transform) {
+/// Writes one head's rows, whatever they are and hold. Not inlined: the loops over heads stay small.
+/// @param source the lane's row, in shared or global memory
+template <class T, class Shape, class KeyTransform>
+__device__ __noinline__ void write_any(const void* source, RowKind kind, RowLane at, const float* cosine, int rope_dim,
+                                       RowTarget<T> to) {
   RawRow<Shape> raw;
   read_row<Shape>(raw, source, at);
-  Row<Shape> row;
-  unpack_row<Shape, T>(row, raw);
-  if (bias != nullptr) add_bias<Shape>(row, bias, at);
-  rotate_row<Shape, R>(row, cosine, cosine + rope_dim / 2, rope_dim, at);
-  transform(row, at, head);
-  const float2 range = row_range<Shape>(row, at);
-  const core::QuantParam<T> stored = core::quant_param<T, kCodeBits<Type>>(range.x, range.y);
-  if (!valid) return;
-  store_codes<Shape, kCodeBits<Type>, Clamp::each>(LinearRow{data}, row, core::row_encoder<T>(stored), at);
-  if (at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
+  write_row<T, Shape, KeyTransform>(raw, kind, at, cosine, rope_dim, to);
 }
 
-template <class T, class Shape, Side kSide, KvType Type, Rotation R, bool kBias, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                            const Ring<Shape, T>& ring, Transform transform) {
+template <class T, class Shape, class KeyTransform>
+__device__ __forceinline__ void write_any(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                          const Ring<Shape, T>& ring, RowKind kind, int h, const void* source) {
+  const RowLane at{chunk_map<Shape>(kind.type, kind.rotation, p.rope.dim), ring.lane};
+  RowTarget<T> to{t.head + h, static_cast<const T*>(p.bias[t.side]), t.data + h * p.layout.head_data_bytes,
+                  t.param + h * p.layout.head_param_bytes, t.token + ring.row < tokens.count};
+  if (to.bias != nullptr) to.bias += std::int64_t{to.head} * Shape::kDim;
+  write_any<T, Shape, KeyTransform>(source, kind, at, t.cosine, p.rope.dim, to);
+}
+
+/// All heads of a task, without a loop for its kind.
+template <class T, class Shape, class KeyTransform>
+__device__ __forceinline__ void write_any_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                                const Ring<Shape, T>& ring, RowKind kind) {
+  for (std::int32_t h = 0; h < t.heads; ++h) {
+    ptx::wait_copies<kStages - 2>();
+    __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
+    ring.start(p, tokens, t, h + kStages - 1);
+    write_any<T, Shape, KeyTransform>(p, tokens, t, ring, kind, h,
+                                      ring.stage(h) + InputStage<Shape>::place(ring.row, 0));
+  }
+}
+
+/// All heads of a task of one kind. Returns those, one bit each, whose rows it left out because they are not of the
+/// usual kind (store_usual()), so that the loop holds nothing that rarely runs.
+template <class T, class Shape, KvType Type, Rotation R, bool kBias, class Transform>
+__device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                                const Ring<Shape, T>& ring, Transform transform) {
   // A finished row goes to shared memory too, in place of the one that was read, and from there to the block: so the
   // warp stores whole lines.
   using Out = RowStage<kStoredBytes<Shape::kDim, Type>>;
   constexpr int kOutItems = (Shape::kRows * Out::kPieces + 31) / 32;
   constexpr bool kPlain = R == Rotation::none && Transform::kIdentity && !kBias;
-  const RowLane at{chunk_map<Shape, Type, R>(p.rope.dim), ring.lane};
+  const RowLane at{chunk_map<Shape>(Type, R, p.rope.dim), ring.lane};
   char* to[kOutItems];
   bool to_valid[kOutItems];
 #pragma unroll
@@ -118,7 +132,7 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
   }
   const bool valid = t.token + ring.row < tokens.count;
   char* param = t.param;
-  [[maybe_unused]] unsigned unusual = 0;
+  unsigned unusual = 0;
 
   for (std::int32_t h = 0; h < t.heads; ++h) {
     ptx::wait_copies<kStages - 2>();
@@ -134,7 +148,7 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
       Row<Shape> row;
       unpack_row<Shape, T>(row, raw);
       if constexpr (kBias) {
-        add_bias<Shape>(row, static_cast<const T*>(p.bias[kSide]) + std::int64_t{t.head + h} * Shape::kDim, at);
+        add_bias<Shape>(row, static_cast<const T*>(p.bias[t.side]) + std::int64_t{t.head + h} * Shape::kDim, at);
       }
       rotate_row<Shape, R>(row, t.cosine, t.cosine + p.rope.dim / 2, p.rope.dim, at);
       transform(row, at, t.head + h);
@@ -164,42 +178,48 @@ __device__ __forceinline__ void write_heads(const Params& p, const Tokens& token
       to[i] += p.layout.head_data_bytes;
     }
   }
-  if constexpr (Type != KvType::same) {
-    for (; unusual != 0; unusual &= unusual - 1) {
-      const int h = __ffs(static_cast<int>(unusual)) - 1;
-      const T* bias = kBias ? static_cast<const T*>(p.bias[kSide]) + std::int64_t{t.head + h} * Shape::kDim : nullptr;
-      write_unusual<T, Shape, Type, R>(t.source + h * p.strides.head + tokens.offset[t.token + ring.row], bias,
-                                       t.data + h * p.layout.head_data_bytes, t.param + h * p.layout.head_param_bytes,
-                                       valid, t.cosine, p.rope.dim, at, t.head + h, transform);
-    }
-  }
+  return unusual;
 }
 
-template <class T, class Shape, Side kSide, Rotation R, class Transform>
-__device__ __forceinline__ void write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                            const Ring<Shape, T>& ring, KvType type, Transform transform) {
-  const auto write = [&]<KvType Type>() {
-    if (p.bias[kSide] != nullptr) {
-      write_heads<T, Shape, kSide, Type, R, true>(p, tokens, t, ring, transform);
-    } else {
-      write_heads<T, Shape, kSide, Type, R, false>(p, tokens, t, ring, transform);
-    }
-  };
+/// The same with the loop chosen at run time.
+template <class T, class Shape, Rotation R, bool kBias, class Transform>
+__device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                                const Ring<Shape, T>& ring, KvType type, Transform transform) {
   switch (type) {
     case KvType::same:
-      return write.template operator()<KvType::same>();
+      return write_heads<T, Shape, KvType::same, R, kBias>(p, tokens, t, ring, transform);
     case KvType::int8:
-      return write.template operator()<KvType::int8>();
+      return write_heads<T, Shape, KvType::int8, R, kBias>(p, tokens, t, ring, transform);
     case KvType::int4:
-      return write.template operator()<KvType::int4>();
+      return write_heads<T, Shape, KvType::int4, R, kBias>(p, tokens, t, ring, transform);
   }
+  return 0;
 }
+template <class T, class Shape, bool kBias, class KeyTransform>
+__device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
+                                                const Ring<Shape, T>& ring, RowKind kind) {
+  if (kind.rotation == Rotation::interleaved) {
+    return write_heads<T, Shape, Rotation::interleaved, kBias>(p, tokens, t, ring, kind.type, KeyTransform{});
+  }
+  if (kind.rotation == Rotation::half_split) {
+    return write_heads<T, Shape, Rotation::half_split, kBias>(p, tokens, t, ring, kind.type, KeyTransform{});
+  }
+  if constexpr (!KeyTransform::kIdentity) {
+    if (kind.key) return write_heads<T, Shape, Rotation::none, kBias>(p, tokens, t, ring, kind.type, KeyTransform{});
+  }
+  return write_heads<T, Shape, Rotation::none, kBias>(p, tokens, t, ring, kind.type, IdentityTransform{});
+}
+
+/// What is copied into shared memory for each token while other things are done.
+struct alignas(16) Arrivals {
+  std::uint64_t entries[kMaxChunk];  ///< of the table, as they are stored
+  AxisIds axes;
+};
 
 template <class T, class Shape, class KeyTransform>
 __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const __grid_constant__ Params p) {
   PAGEDKV_DYNAMIC_SHARED(float4, dynamic_shared);
-  auto* const entries =
-      reinterpret_cast<std::uint64_t*>(dynamic_shared);  // the table's, [kMaxChunk], as they are stored
+  auto* const arrivals = reinterpret_cast<Arrivals*>(dynamic_shared);
   __shared__ Span spans[kMaxChunk];
   __shared__ Tokens tokens;
   __shared__ __align__(16) std::uint64_t turns[core::kMaxRopePairs];
@@ -207,6 +227,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
 
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const bool mrope = p.rope.dim > 0 && p.rope.mrope != MropeMode::none;
 
   if (p.rope.dim > 0) load_turns(turns, p.rope);
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
@@ -226,13 +247,14 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
     // Table entries arrive while the sines are computed.
     if (lane < tokens.count) {
       const std::int64_t entry = tokens.entry[lane];
-      const std::uint32_t to = ptx::shared_address(entries + lane);
+      const std::uint32_t to = ptx::shared_address(arrivals->entries + lane);
       if (p.table.pointers != nullptr) {
         ptx::copy_async_small<8>(to, p.table.pointers + entry);
       } else {
         ptx::copy_async_small<4>(to, p.table.indices + entry);
       }
     }
+    if (mrope) start_axis_ids(arrivals->axes, p.rope, tokens);
   }
   ptx::commit_copies();
   __syncthreads();
@@ -241,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
   const int cta_head = static_cast<int>(blockIdx.y) * p.heads_per_cta;
   const int cta_heads = min(p.heads_per_cta, p.layout.kv_heads - cta_head);
   const int tasks = (count + Shape::kRows - 1) / Shape::kRows * p.tasks_per_group;
-  const RopeRows rope_rows{reinterpret_cast<float*>(entries + kMaxChunk), p.rope_stride};
+  const RopeRows rope_rows{reinterpret_cast<float*>(arrivals + 1), p.rope_stride};
   char* stages = reinterpret_cast<char*>(rope_rows.data) + p.rope_bytes + warp * kStages * kStageBytes<Shape>;
   const Ring<Shape, T> ring{stages, lane, lane / Shape::kLanes, lane % Shape::kLanes};
 
@@ -262,8 +284,8 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
   const auto locate = [&](Task<T>& t) {
     const int token = min(t.token + ring.row, count - 1);
     char* block = p.table.pointers != nullptr
-                      ? reinterpret_cast<char*>(static_cast<std::uintptr_t>(entries[token]))
-                      : p.table.slab + static_cast<std::int32_t>(entries[token]) * p.layout.block_bytes;
+                      ? reinterpret_cast<char*>(static_cast<std::uintptr_t>(arrivals->entries[token]))
+                      : p.table.slab + static_cast<std::int32_t>(arrivals->entries[token]) * p.layout.block_bytes;
     const std::int32_t row = tokens.row[token];
     t.data = block + (t.side == kKeys ? p.layout.k_data(p.layer, t.head, row) : p.layout.v_data(p.layer, t.head, row));
     t.param =
@@ -273,19 +295,28 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
 
   Task<T> t{};
   if (warp < tasks) t = begin(warp);
-  if (p.rope.dim > 0) fill_rope_rows(rope_rows, turns, p.rope, tokens);
+  if (mrope) {
+    ptx::wait_copies<kStages - 1>();  // the positions
+    __syncthreads();
+  }
+  if (p.rope.dim > 0) fill_rope_rows(rope_rows, turns, p.rope, tokens, arrivals->axes);
   ptx::wait_copies<kStages - 1>();  // the entries
   __syncthreads();
   for (int i = warp; i < tasks;) {
     locate(t);
-    if (t.side == kValues) {
-      write_heads<T, Shape, kValues, Rotation::none>(p, tokens, t, ring, p.layout.format.v, IdentityTransform{});
-    } else if (p.rope.dim == 0) {
-      write_heads<T, Shape, kKeys, Rotation::none>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
-    } else if (p.rope.pairs == RopePairs::interleaved) {
-      write_heads<T, Shape, kKeys, Rotation::interleaved>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
+    const RowKind kind = row_kind(p, t.side);
+    unsigned left = 0;
+    if (p.bias[t.side] == nullptr) {
+      left = write_heads<T, Shape, false, KeyTransform>(p, tokens, t, ring, kind);
+    } else if constexpr (kHasBiasLoops<Shape::kDim>) {
+      left = write_heads<T, Shape, true, KeyTransform>(p, tokens, t, ring, kind);
     } else {
-      write_heads<T, Shape, kKeys, Rotation::half_split>(p, tokens, t, ring, p.layout.format.k, KeyTransform{});
+      write_any_heads<T, Shape, KeyTransform>(p, tokens, t, ring, kind);
+    }
+    for (; left != 0; left &= left - 1) {
+      const int h = __ffs(static_cast<int>(left)) - 1;
+      write_any<T, Shape, KeyTransform>(p, tokens, t, ring, kind, h,
+                                        t.source + h * p.strides.head + tokens.offset[t.token + ring.row]);
     }
     i += kWarps;
     if (i < tasks) {

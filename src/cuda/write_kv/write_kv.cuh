@@ -61,8 +61,8 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
       p.rope_stride = rope_row_floats(args.rope.dim, Shape::kLanes, spread);
       p.rope_bytes = static_cast<std::int32_t>(rope_rows_bytes(grid.chunk, p.rope_stride));
     }
-    const std::size_t shared = sizeof(std::uint64_t) * kMaxChunk +
-                               static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * kStageBytes<Shape>);
+    const std::size_t shared =
+        sizeof(Arrivals) + static_cast<std::size_t>(p.rope_bytes + kWarps * kStages * kStageBytes<Shape>);
     auto* const kernel = &streaming_kernel<T, Shape, IdentityTransform>;
     allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
     const dim3 ctas(static_cast<unsigned>(grid.chunks), static_cast<unsigned>(grid.head_groups));
