@@ -83,9 +83,23 @@ struct RowStage {
   static constexpr int kStride = kRowBytes + 16;
   static constexpr int kPieces = kRowBytes / 16;  ///< of a row
 
-  /// Rows of a stage are moved 16 bytes per lane, neighbouring lanes next to each other: item i of the warp is piece
-  /// i % kPieces of row i / kPieces.
   static __device__ __forceinline__ int place(int row, int piece) { return row * kStride + 16 * piece; }
+
+  // Rows of a stage are moved 16 bytes per lane, neighbouring lanes next to each other: a lane's item i is the warp's
+  // item 32 * i + lane, piece by piece and row by row. Where 32 is a multiple of kPieces, a lane's items are the same
+  // piece of rows that lie a constant apart.
+  static constexpr bool kSamePiece = 32 % kPieces == 0;
+
+  static __device__ __forceinline__ int item_row(int lane, int i) {
+    return kSamePiece ? lane / kPieces + i * (32 / kPieces) : (32 * i + lane) / kPieces;
+  }
+  static __device__ __forceinline__ int item_piece(int lane, int i) {
+    return (kSamePiece ? lane : 32 * i + lane) % kPieces;
+  }
+  static __device__ __forceinline__ int item_place(int lane, int i) {
+    if constexpr (kSamePiece) return place(lane / kPieces, lane % kPieces) + i * (32 / kPieces) * kStride;
+    return place(item_row(lane, i), item_piece(lane, i));
+  }
 };
 
 /// Stage of rows of T as they are read.
@@ -218,8 +232,8 @@ __device__ __forceinline__ float2 row_range(const Row<Shape>& row, RowLane at) {
   return reduce_range<Shape>(mn, mx);
 }
 
-/// The same for rows that have elements with and without a sign bit, as almost all do: `known` says whether all rows of
-/// the warp are of that kind.
+/// The same for rows that have elements with and without a sign bit, as almost all do: `known` says whether the row is
+/// of that kind.
 ///
 /// As signed integers, floats with a sign bit lie below those without, and the latter in order; as unsigned ones the
 /// former lie above, the lowest at the top. So the maximum is the largest signed and the minimum the largest unsigned
@@ -244,7 +258,7 @@ __device__ __forceinline__ float2 signed_row_range(const Row<Shape>& row, RowLan
     top = max(top, __shfl_xor_sync(0xffffffffu, top, d));
     bottom = max(bottom, __shfl_xor_sync(0xffffffffu, bottom, d));
   }
-  known = __all_sync(0xffffffffu, top >= 0 && bottom >= 0x80000000u) != 0;
+  known = (top >= 0) & (bottom >= 0x80000000u);
   return {__uint_as_float(bottom), __int_as_float(top)};
 }
 
@@ -359,34 +373,37 @@ __device__ __forceinline__ void store_codes(Place to, const Row<Shape>& row, cor
   }
 }
 
-/// Whether no code of a row is out of range. Rounding of scale and zero can push them there. Codes grow with x, so the
-/// row's ends tell (NaN fails both comparisons).
-template <int Bits>
-__device__ __forceinline__ bool codes_inside(float2 range, core::RowEncoder e) {
-  return core::encode_unclamped(range.x, e) >= core::kRoundMagic &&
-         core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits>;
-}
-
 /// How codes of rows of the usual kind are clamped. Of int8, 255 steps, each rounded to bf16's 8 bits, often miss the
 /// row's end by more than half a step.
 template <class T, int Bits>
 inline constexpr Clamp kUsualClamp = dtype_of<T> == DType::bf16&& Bits == 8 ? Clamp::packed : Clamp::none;
 
-/// Whether kUsualClamp is enough for all rows of the warp. All its lanes call it.
+/// Whether kUsualClamp is enough for a row. Codes grow with x, so the row's ends tell: rounding of scale and zero can
+/// push them out of range. False for whatever is not finite.
 template <class T, int Bits>
 __device__ __forceinline__ bool usual_codes(float2 range, core::RowEncoder e) {
-  const bool usual = kUsualClamp<T, Bits> == Clamp::packed ? e.zero == e.zero : codes_inside<Bits>(range, e);
-  return __all_sync(0xffffffffu, usual) != 0;
+  constexpr float kSlack = kUsualClamp<T, Bits> == Clamp::packed ? 1048576.0F : 0.0F;  // where a unit is still 1
+  return (core::encode_unclamped(range.x, e) >= core::kRoundMagic - kSlack) &
+         (core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits> + kSlack);
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, if all rows of the warp are of the usual kind: stores its
-/// codes and sets `p` to {scale, zero}. Else returns false and has stored nothing. All lanes of the warp call it.
+/// Quantises the row, whose minimum and maximum are `range`, if all rows of the warp are of the usual kind (`usual` is
+/// what is known of the lane's before): stores its codes and sets `p` to {scale, zero}. Else returns false and has
+/// stored nothing. All lanes of the warp call it.
+///
+/// The bits of core::quant_param() and core::row_encoder() without their special cases: a scale that is zero, subnormal
+/// or not finite makes `inv` NaN, so that the row is none of the usual kind. One Newton step after an approximation to
+/// 2^-20 leaves a relative error of 2^-40, and 1/scale, where scale has at most 11 bits, is further than 2^-36 from
+/// any midpoint of two float32: so it is rounded correctly.
 template <class Shape, class T, int Bits, class Place>
-__device__ __forceinline__ bool store_usual(Place to, const Row<Shape>& row, float2 range, RowLane at,
+__device__ __forceinline__ bool store_usual(Place to, const Row<Shape>& row, float2 range, bool usual, RowLane at,
                                             core::QuantParam<T>& p) {
-  p = core::quant_param<T, Bits>(range.x, range.y);
-  const core::RowEncoder e = core::row_encoder<T>(p);
-  if (!usual_codes<T, Bits>(range, e)) return false;
+  p.zero = core::from_float<T>(core::add_rn(range.x, 0.0F));
+  p.scale = core::from_float<T>(core::mul_rn(core::sub_rn(range.y, range.x), core::kStepFactor<Bits>));
+  const float scale = core::to_float(p.scale);
+  const float near = ptx::reciprocal_approx(scale);
+  const core::RowEncoder e{core::to_float(p.zero), core::fma_rn(near, core::fma_rn(-scale, near, 1.0F), near)};
+  if (!__all_sync(0xffffffffu, usual & usual_codes<T, Bits>(range, e))) return false;
   store_codes<Shape, Bits, kUsualClamp<T, Bits>>(to, row, e, at);
   return true;
 }

@@ -291,6 +291,7 @@ __global__ void arithmetic_kernel(float* out, const float* x) {
   const int lane = static_cast<int>(threadIdx.x);
   out[lane] = ptx::exp2_approx(x[lane]);
   out[32 + lane] = __fdividef(x[lane], 3.0F);
+  out[64 + lane] = ptx::reciprocal_approx(x[lane]);
 }
 
 TEST(Primitives, Approximations) {
@@ -300,10 +301,12 @@ TEST(Primitives, Approximations) {
   x[30] = -std::numeric_limits<float>::infinity();
   x[31] = 7.25F;
   const DeviceBuffer in = support::to_device(x);
-  const std::vector<float> got = results(64, &arithmetic_kernel, in.as<const float>());
+  const std::vector<float> got = results(96, &arithmetic_kernel, in.as<const float>());
   for (std::size_t i = 0; i < 32; ++i) {
     const float want = x[i] < -126.0F ? 0.0F : std::exp2(x[i]);
     EXPECT_NEAR(got[i], want, want * 0x1p-21F) << x[i];
+    const float inverse = 1.0F / x[i];
+    EXPECT_TRUE(got[64 + i] == inverse || std::abs(got[64 + i] - inverse) <= std::abs(inverse) * 0x1p-23F) << x[i];
     const float third = x[i] / 3.0F;
     EXPECT_TRUE(got[32 + i] == third || std::abs(got[32 + i] - third) <= std::abs(x[i]) * 0x1p-22F) << x[i];
   }

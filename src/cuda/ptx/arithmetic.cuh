@@ -19,6 +19,13 @@ __device__ __forceinline__ std::uint32_t pack_saturated(std::uint32_t a, std::ui
   return r;
 }
 
+/// 1 / x to 1 ulp; subnormal x and results count as zero.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// 2^x to about 2 ulp; subnormal x and results count as zero.
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;

@@ -64,11 +64,11 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
   }
   bool known = false;
   float2 range = signed_row_range<Shape>(row, at, known);
-  if (!known) range = row_range<Shape>(row, at);
+  if (!__all_sync(0xffffffffu, known)) range = row_range<Shape>(row, at);
   const auto store = [&]<int kBits>() {
     const core::QuantParam<T> stored = core::quant_param<T, kBits>(range.x, range.y);
     const core::RowEncoder e = core::row_encoder<T>(stored);
-    const bool usual = usual_codes<T, kBits>(range, e);
+    const bool usual = __all_sync(0xffffffffu, usual_codes<T, kBits>(range, e)) != 0;
     if (!to.valid) return;
     if (usual) {
       store_codes<Shape, kBits, kUsualClamp<T, kBits>>(LinearRow{to.data}, row, e, at);
@@ -81,6 +81,33 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
     store.template operator()<8>();
   } else {
     store.template operator()<4>();
+  }
+}
+
+/// The same with a piece of code for each kind, which takes longer to compile.
+template <class T, class Shape, class KeyTransform>
+__device__ __forceinline__ void write_row_of_kind(const RawRow<Shape>& raw, RowKind kind, RowLane at,
+                                                  const float* cosine, int rope_dim, const RowTarget<T>& to) {
+  const auto write = [&](KvType type, Rotation rotation) {
+    write_row<T, Shape, KeyTransform>(raw, {type, rotation, kind.key}, at, cosine, rope_dim, to);
+  };
+  const auto write_type = [&](KvType type) {
+    switch (kind.rotation) {
+      case Rotation::none:
+        return write(type, Rotation::none);
+      case Rotation::interleaved:
+        return write(type, Rotation::interleaved);
+      case Rotation::half_split:
+        return write(type, Rotation::half_split);
+    }
+  };
+  switch (kind.type) {
+    case KvType::same:
+      return write_type(KvType::same);
+    case KvType::int8:
+      return write_type(KvType::int8);
+    case KvType::int4:
+      return write_type(KvType::int4);
   }
 }
 

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
                   base + (keys ? l.k_data(p.layer, head, row) : l.v_data(p.layer, head, row)),
                   base + (keys ? l.k_param(p.layer, head, row) : l.v_param(p.layer, head, row)), true};
   if (to.bias != nullptr) to.bias += std::int64_t{head} * Shape::kDim;
-  write_row<T, Shape, KeyTransform>(raw, kind, at, sines, p.rope.dim, to);
+  write_row_of_kind<T, Shape, KeyTransform>(raw, kind, at, sines, p.rope.dim, to);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv

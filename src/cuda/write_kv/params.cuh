@@ -26,6 +26,7 @@ struct Params {
   const void* x[2];              ///< k and v
   const void* bias[2];           ///< of k and v
   TokenStrides strides;
+  std::int64_t head_bytes;  ///< strides.head in bytes
   core::RopeTable rope;
   core::Ownership owner;
   core::FastDivmod block_len;

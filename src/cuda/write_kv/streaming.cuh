@@ -39,40 +39,53 @@ struct Task {
 template <class Shape, class T>
 struct Ring {
   using Stage = InputStage<Shape>;
-  static constexpr int kItems = (Shape::kRows * Stage::kPieces + 31) / 32;  ///< of a lane
+  static constexpr int kItems = Shape::kRows * Stage::kPieces / 32;  ///< of a lane
+  static_assert(Shape::kRows * Stage::kPieces % 32 == 0);
 
   char* stages;
   int warp_lane;
-  int row;   ///< the lane's
-  int lane;  ///< in its row
+  int row;                   ///< the lane's
+  int lane;                  ///< in its row
+  const char* from[kItems];  ///< the lane's items of the task's first head
+  std::int64_t shift;        ///< bytes to the next head
+  int left;                  ///< heads that are not on their way yet
 
-  __device__ __forceinline__ char* stage(int h) const { return stages + h % kStages * kStageBytes<Shape>; }
-
-  /// Starts copying the rows of the task's head `h`, or nothing past its last; one group of copies either way.
-  __device__ __forceinline__ void start(const Params& p, const Tokens& tokens, const Task<T>& t, int h) const {
-    if (h < t.heads) {
-      const std::uint32_t to = ptx::shared_address(stage(h));
-      const T* source = t.source + h * p.strides.head;
-      const T* from[kItems];
+  /// Starts copying the rows of the task's next head, if there is one; one group of copies either way.
+  __device__ __forceinline__ void start(const Params& p, int stage) {
+    const std::uint32_t to = ptx::shared_address(stages) + static_cast<std::uint32_t>(stage);
+    if (left > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        const int item = 32 * i + warp_lane;
-        const int r = min(item / Stage::kPieces, Shape::kRows - 1);
-        from[i] = source + tokens.offset[t.token + r] + item % Stage::kPieces * 8;
-      }
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const int item = 32 * i + warp_lane;
-        const int r = item / Stage::kPieces;
-        if (Shape::kRows * Stage::kPieces % 32 != 0 && r >= Shape::kRows) continue;
-        ptx::copy_async_16(to + Stage::place(r, item % Stage::kPieces), from[i]);
+        ptx::copy_async_16(to + Stage::item_place(warp_lane, i), from[i] + shift);
       }
     }
     ptx::commit_copies();
+    shift += p.head_bytes;
+    --left;
   }
-  __device__ __forceinline__ void start_first(const Params& p, const Tokens& tokens, const Task<T>& t) const {
+  /// Starts a task.
+  __device__ __forceinline__ void begin(const Params& p, const Tokens& tokens, const Task<T>& t) {
 #pragma unroll
-    for (int h = 0; h < kStages - 1; ++h) start(p, tokens, t, h);
+    for (int i = 0; i < kItems; ++i) {
+      from[i] = reinterpret_cast<const char*>(t.source + tokens.offset[t.token + Stage::item_row(warp_lane, i)]) +
+                16u * static_cast<unsigned>(Stage::item_piece(warp_lane, i));
+    }
+    shift = 0;
+    left = t.heads;
+#pragma unroll
+    for (int h = 0; h < kStages - 1; ++h) start(p, h * kStageBytes<Shape>);
+  }
+};
+
+/// Walks round the stages of a ring.
+template <class Shape>
+struct RingPlace {
+  int current = 0;                                ///< of the head that is worked on
+  int next = (kStages - 1) * kStageBytes<Shape>;  ///< to be filled next: that of the head before
+
+  __device__ __forceinline__ void advance() {
+    next = current;
+    current = current == (kStages - 1) * kStageBytes<Shape> ? 0 : current + kStageBytes<Shape>;
   }
 };
 
@@ -99,13 +112,15 @@ __device__ __forceinline__ void write_any(const Params& p, const Tokens& tokens,
 /// All heads of a task, without a loop for its kind.
 template <class T, class Shape, class KeyTransform>
 __device__ __forceinline__ void write_any_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                                const Ring<Shape, T>& ring, RowKind kind) {
+                                                Ring<Shape, T>& ring, RowKind kind) {
+  RingPlace<Shape> at_stage;
   for (std::int32_t h = 0; h < t.heads; ++h) {
     ptx::wait_copies<kStages - 2>();
     __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
-    ring.start(p, tokens, t, h + kStages - 1);
+    ring.start(p, at_stage.next);
     write_any<T, Shape, KeyTransform>(p, tokens, t, ring, kind, h,
-                                      ring.stage(h) + InputStage<Shape>::place(ring.row, 0));
+                                      ring.stages + at_stage.current + InputStage<Shape>::place(ring.row, 0));
+    at_stage.advance();
   }
 }
 
@@ -113,7 +128,7 @@ __device__ __forceinline__ void write_any_heads(const Params& p, const Tokens& t
 /// usual kind (store_usual()), so that the loop holds nothing that rarely runs.
 template <class T, class Shape, KvType Type, Rotation R, bool kBias, class Transform>
 __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                                const Ring<Shape, T>& ring, Transform transform) {
+                                                Ring<Shape, T>& ring, Transform transform) {
   // A finished row goes to shared memory too, in place of the one that was read, and from there to the block: so the
   // warp stores whole lines.
   using Out = RowStage<kStoredBytes<Shape::kDim, Type>>;
@@ -124,27 +139,28 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
   bool to_valid[kOutItems];
 #pragma unroll
   for (int i = 0; i < kOutItems; ++i) {
-    const int item = 32 * i + ring.warp_lane;
-    const int r = item / Out::kPieces;
+    const int r = Out::item_row(ring.warp_lane, i);
     const auto data = __shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(t.data), r * Shape::kLanes);
-    to[i] = reinterpret_cast<char*>(data) + item % Out::kPieces * 16;
+    to[i] = reinterpret_cast<char*>(data) + 16u * static_cast<unsigned>(Out::item_piece(ring.warp_lane, i));
     to_valid[i] = r < Shape::kRows && t.token + r < tokens.count;
   }
   const bool valid = t.token + ring.row < tokens.count;
+  std::int64_t shift = 0;  // bytes to the head
   char* param = t.param;
   unsigned unusual = 0;
 
+  RingPlace<Shape> at_stage;
   for (std::int32_t h = 0; h < t.heads; ++h) {
     ptx::wait_copies<kStages - 2>();
     __syncwarp();  // the other lanes' copies, and their reads of the stage that is overwritten next
-    char* stage = ring.stage(h);
+    char* stage = ring.stages + at_stage.current;
     bool store = true;
     if constexpr (Type == KvType::same && kPlain) {  // a copy, which also keeps the payload of a NaN
-      ring.start(p, tokens, t, h + kStages - 1);
+      ring.start(p, at_stage.next);
     } else {
       RawRow<Shape> raw;
       read_row<Shape>(raw, stage + InputStage<Shape>::place(ring.row, 0), at);
-      ring.start(p, tokens, t, h + kStages - 1);
+      ring.start(p, at_stage.next);
       Row<Shape> row;
       unpack_row<Shape, T>(row, raw);
       if constexpr (kBias) {
@@ -161,7 +177,7 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
         const float2 range = kPlain ? raw_range<Shape, T>(raw, at) : signed_row_range<Shape>(row, at, known);
         __syncwarp();
         core::QuantParam<T> stored;
-        store = store_usual<Shape, T, kCodeBits<Type>>(out, row, range, at, stored) && known;
+        store = store_usual<Shape, T, kCodeBits<Type>>(out, row, range, known, at, stored);
         if (!store) unusual |= 1u << h;
         if (store && valid && at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
         param += p.layout.head_param_bytes;
@@ -170,13 +186,12 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
     }
 #pragma unroll
     for (int i = 0; i < kOutItems; ++i) {
-      const int item = 32 * i + ring.warp_lane;
       if (to_valid[i] && store) {
-        const int place = Out::place(item / Out::kPieces, item % Out::kPieces);
-        ptx::store_16(to[i], *reinterpret_cast<const uint4*>(stage + place));
+        ptx::store_16(to[i] + shift, *reinterpret_cast<const uint4*>(stage + Out::item_place(ring.warp_lane, i)));
       }
-      to[i] += p.layout.head_data_bytes;
     }
+    shift += p.layout.head_data_bytes;
+    at_stage.advance();
   }
   return unusual;
 }
@@ -184,7 +199,7 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
 /// The same with the loop chosen at run time.
 template <class T, class Shape, Rotation R, bool kBias, class Transform>
 __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                                const Ring<Shape, T>& ring, KvType type, Transform transform) {
+                                                Ring<Shape, T>& ring, KvType type, Transform transform) {
   switch (type) {
     case KvType::same:
       return write_heads<T, Shape, KvType::same, R, kBias>(p, tokens, t, ring, transform);
@@ -197,7 +212,7 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
 }
 template <class T, class Shape, bool kBias, class KeyTransform>
 __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
-                                                const Ring<Shape, T>& ring, RowKind kind) {
+                                                Ring<Shape, T>& ring, RowKind kind) {
   if (kind.rotation == Rotation::interleaved) {
     return write_heads<T, Shape, Rotation::interleaved, kBias>(p, tokens, t, ring, kind.type, KeyTransform{});
   }
@@ -265,7 +280,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
   const int tasks = (count + Shape::kRows - 1) / Shape::kRows * p.tasks_per_group;
   const RopeRows rope_rows{reinterpret_cast<float*>(arrivals + 1), p.rope_stride};
   char* stages = reinterpret_cast<char*>(rope_rows.data) + p.rope_bytes + warp * kStages * kStageBytes<Shape>;
-  const Ring<Shape, T> ring{stages, lane, lane / Shape::kLanes, lane % Shape::kLanes};
+  Ring<Shape, T> ring{stages, lane, lane / Shape::kLanes, lane % Shape::kLanes, {}, 0, 0};
 
   // Task i of the CTA, with its first copies started, and later, when its loads have arrived, where its rows go.
   const auto begin = [&](int i) {
@@ -278,7 +293,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
     t.head = cta_head + first;
     t.heads = min(p.heads_per_task, cta_heads - first);  // none or fewer where the heads do not divide evenly
     t.source = static_cast<const T*>(p.x[t.side]) + t.head * p.strides.head;
-    ring.start_first(p, tokens, t);
+    ring.begin(p, tokens, t);
     return t;
   };
   const auto locate = [&](Task<T>& t) {

@@ -36,6 +36,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
   p.bias[0] = args.k_bias;
   p.bias[1] = args.v_bias;
   p.strides = args.strides;
+  p.head_bytes = args.strides.head * std::int64_t{sizeof(T)};
   p.rope = args.rope;
   p.owner = core::Ownership(args.cp);
   p.block_len = core::FastDivmod(args.layout.block_len);

@@ -18,11 +18,19 @@ inline std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint3
   return byte(a) | byte(b) << 8 | rest << 16;
 }
 
-/// Exact to the last bit, which the instruction is not.
+/// `y`, or zero of its sign if it is subnormal.
+inline float flushed(float y) {
+  return std::fabs(y) < 0x1p-126F ? std::copysign(0.0F, y) : y;
+}
+
+// Exact to the last bit, which the instructions are not.
+
+inline float reciprocal_approx(float x) {
+  return flushed(1.0F / flushed(x));
+}
+
 inline float exp2_approx(float x) {
-  constexpr float kLeastNormal = 0x1p-126F;
-  const float y = std::exp2(std::fabs(x) < kLeastNormal ? 0.0F : x);
-  return y < kLeastNormal ? 0.0F : y;
+  return flushed(std::exp2(flushed(x)));
 }
 
 }  // namespace pagedkv::cuda::ptx
