@@ -133,9 +133,9 @@ __device__ __forceinline__ void fill_rope_rows(const RopeRows& rows, std::uint64
         c[e] = t.cos;
         s[e] = t.sin;
       }
-      float* row = rows.cosines(token) + first;
-      *reinterpret_cast<float4*>(row) = {c[0], c[1], c[2], c[3]};
-      *reinterpret_cast<float4*>(row + pairs) = {s[0], s[1], s[2], s[3]};
+      float4* row = reinterpret_cast<float4*>(rows.cosines(token)) + first / 4;
+      row[0] = {c[0], c[1], c[2], c[3]};
+      row[pairs / 4] = {s[0], s[1], s[2], s[3]};
     }
   }
 }

@@ -77,9 +77,9 @@ struct SinCos {
 
 /// Sine and cosine of a phase given as a multiple of 2^-64 turns; absolute error below 1.2e-7.
 PAGEDKV_HD SinCos sincos_turn(std::uint64_t phase) {
-  const auto p = static_cast<std::uint32_t>(phase >> 32);
-  const std::uint32_t quadrant = (p + 0x20000000u) >> 30;  // nearest quarter turn
-  const auto r = static_cast<std::int32_t>(p - (quadrant << 30));
+  // The top two bits: the nearest quarter turn.
+  const std::uint32_t quadrant = static_cast<std::uint32_t>(phase >> 32) + 0x20000000u;
+  const auto r = static_cast<std::int32_t>((quadrant & 0x3fffffffu) - 0x20000000u);
   const float x = mul_rn(static_cast<float>(r), 1.462918119976564e-9F);  // 2 pi / 2^32: radians in [-pi/4, pi/4]
   const float x2 = mul_rn(x, x);
   // Fitted to minimise the largest absolute error (Lawson's iteration); 1.8e-9 and 5e-11 before float32 rounding.
@@ -90,9 +90,10 @@ PAGEDKV_HD SinCos sincos_turn(std::uint64_t phase) {
   c = fma_rn(c, x2, 0.04166662320494652F);
   c = fma_rn(c, x2, -0.5F);
   c = fma_rn(c, x2, 1.0F);
-  const float a = (quadrant & 1u) != 0u ? c : s;
-  const float b = (quadrant & 1u) != 0u ? s : c;
-  return {(quadrant & 2u) != 0u ? -a : a, ((quadrant + 1u) & 2u) != 0u ? -b : b};
+  const bool swapped = (quadrant & 0x40000000u) != 0u;
+  const auto sine = bits_as<std::uint32_t>(swapped ? c : s) ^ (quadrant & 0x80000000u);
+  const auto cosine = bits_as<std::uint32_t>(swapped ? s : c) ^ ((quadrant + 0x40000000u) & 0x80000000u);
+  return {bits_as<float>(sine), bits_as<float>(cosine)};
 }
 
 /// Rotates one pair: x0' = c*x0 - s*x1, x1' = c*x1 + s*x0, each with one rounded product and one fma.
