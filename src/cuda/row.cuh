@@ -387,25 +387,29 @@ __device__ __forceinline__ bool usual_codes(float2 range, core::RowEncoder e) {
          (core::encode_unclamped(range.y, e) <= core::kRoundMagic + core::kMaxCode<Bits> + kSlack);
 }
 
-/// Quantises the row, whose minimum and maximum are `range`, if all rows of the warp are of the usual kind (`usual` is
-/// what is known of the lane's before): stores its codes and sets `p` to {scale, zero}. Else returns false and has
-/// stored nothing. All lanes of the warp call it.
+/// A row's parameters and how its elements become codes.
+template <class T>
+struct Quantiser {
+  core::QuantParam<T> param;
+  core::RowEncoder encoder;
+};
+
+/// That of a row, whose minimum and maximum are `range`, if all rows of the warp are of the usual kind (`usual` is what
+/// is known of the lane's before): kUsualClamp is enough for their codes. Else returns false. All lanes of the warp
+/// call it.
 ///
 /// The bits of core::quant_param() and core::row_encoder() without their special cases: a scale that is zero, subnormal
 /// or not finite makes `inv` NaN, so that the row is none of the usual kind. One Newton step after an approximation to
 /// 2^-20 leaves a relative error of 2^-40, and 1/scale, where scale has at most 11 bits, is further than 2^-36 from
 /// any midpoint of two float32: so it is rounded correctly.
-template <class Shape, class T, int Bits, class Place>
-__device__ __forceinline__ bool store_usual(Place to, const Row<Shape>& row, float2 range, bool usual, RowLane at,
-                                            core::QuantParam<T>& p) {
-  p.zero = core::from_float<T>(core::add_rn(range.x, 0.0F));
-  p.scale = core::from_float<T>(core::mul_rn(core::sub_rn(range.y, range.x), core::kStepFactor<Bits>));
-  const float scale = core::to_float(p.scale);
+template <class T, int Bits>
+__device__ __forceinline__ bool usual_quantiser(float2 range, bool usual, Quantiser<T>& q) {
+  q.param.zero = core::from_float<T>(core::add_rn(range.x, 0.0F));
+  q.param.scale = core::from_float<T>(core::mul_rn(core::sub_rn(range.y, range.x), core::kStepFactor<Bits>));
+  const float scale = core::to_float(q.param.scale);
   const float near = ptx::reciprocal_approx(scale);
-  const core::RowEncoder e{core::to_float(p.zero), core::fma_rn(near, core::fma_rn(-scale, near, 1.0F), near)};
-  if (!__all_sync(0xffffffffu, usual & usual_codes<T, Bits>(range, e))) return false;
-  store_codes<Shape, Bits, kUsualClamp<T, Bits>>(to, row, e, at);
-  return true;
+  q.encoder = {core::to_float(q.param.zero), core::fma_rn(near, core::fma_rn(-scale, near, 1.0F), near)};
+  return __all_sync(0xffffffffu, usual & usual_codes<T, Bits>(range, q.encoder)) != 0;
 }
 
 }  // namespace pagedkv::cuda

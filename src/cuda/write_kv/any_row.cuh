@@ -63,19 +63,22 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
     return;
   }
   bool known = false;
-  float2 range = signed_row_range<Shape>(row, at, known);
-  if (!__all_sync(0xffffffffu, known)) range = row_range<Shape>(row, at);
+  const float2 range = signed_row_range<Shape>(row, at, known);
   const auto store = [&]<int kBits>() {
-    const core::QuantParam<T> stored = core::quant_param<T, kBits>(range.x, range.y);
-    const core::RowEncoder e = core::row_encoder<T>(stored);
-    const bool usual = __all_sync(0xffffffffu, usual_codes<T, kBits>(range, e)) != 0;
+    Quantiser<T> q;
+    const bool usual = usual_quantiser<T, kBits>(range, known, q);
+    if (!usual) {
+      const float2 any = row_range<Shape>(row, at);
+      q.param = core::quant_param<T, kBits>(any.x, any.y);
+      q.encoder = core::row_encoder<T>(q.param);
+    }
     if (!to.valid) return;
     if (usual) {
-      store_codes<Shape, kBits, kUsualClamp<T, kBits>>(LinearRow{to.data}, row, e, at);
+      store_codes<Shape, kBits, kUsualClamp<T, kBits>>(LinearRow{to.data}, row, q.encoder, at);
     } else {
-      store_codes<Shape, kBits, Clamp::each>(LinearRow{to.data}, row, e, at);
+      store_codes<Shape, kBits, Clamp::each>(LinearRow{to.data}, row, q.encoder, at);
     }
-    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(stored));
+    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(q.param));
   };
   if (kind.type == KvType::int8) {
     store.template operator()<8>();

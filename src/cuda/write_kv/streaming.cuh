@@ -125,7 +125,7 @@ __device__ __forceinline__ void write_any_heads(const Params& p, const Tokens& t
 }
 
 /// All heads of a task of one kind. Returns those, one bit each, whose rows it left out because they are not of the
-/// usual kind (store_usual()), so that the loop holds nothing that rarely runs.
+/// usual kind (usual_quantiser()), so that the loop holds nothing that rarely runs.
 template <class T, class Shape, KvType Type, Rotation R, bool kBias, class Transform>
 __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& tokens, const Task<T>& t,
                                                 Ring<Shape, T>& ring, Transform transform) {
@@ -176,10 +176,11 @@ __device__ __forceinline__ unsigned write_heads(const Params& p, const Tokens& t
         bool known = true;
         const float2 range = kPlain ? raw_range<Shape, T>(raw, at) : signed_row_range<Shape>(row, at, known);
         __syncwarp();
-        core::QuantParam<T> stored;
-        store = store_usual<Shape, T, kCodeBits<Type>>(out, row, range, known, at, stored);
+        Quantiser<T> q;
+        store = usual_quantiser<T, kCodeBits<Type>>(range, known, q);
+        if (store) store_codes<Shape, kCodeBits<Type>, kUsualClamp<T, kCodeBits<Type>>>(out, row, q.encoder, at);
         if (!store) unusual |= 1u << h;
-        if (store && valid && at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(stored));
+        if (store && valid && at.lane == 0) ptx::store_4(param, core::bits_as<std::uint32_t>(q.param));
         param += p.layout.head_param_bytes;
       }
       __syncwarp();
