@@ -77,7 +77,7 @@ __device__ __forceinline__ void publish(const State<N, D>& st, bool worked, char
       sum[e] = sum_over_rows(st.sum[n][e]);
       if constexpr (V != KvType::same) zero[e] = sum_over_rows(st.zero[n][e]);
     }
-    const float inverse = V == KvType::same ? 1.0F : 1.0F / st.unit;
+    const float inverse = V == KvType::same ? 1.0F : power_of_two(254 - exponent_of(st.unit));
 #pragma unroll
     for (int m = 0; m < D / 16; ++m) {
 #pragma unroll

@@ -19,6 +19,14 @@ inline constexpr float kLift = 10.0F;
 
 using ptx::exp2_approx;
 
+/// 2^(exponent - 127) for exponents of normal numbers, 0 for smaller ones.
+__device__ __forceinline__ float power_of_two(int exponent) {
+  return __uint_as_float(static_cast<std::uint32_t>(max(exponent, 0)) << 23);
+}
+__device__ __forceinline__ int exponent_of(float x) {
+  return static_cast<int>(__float_as_uint(x) >> 23);
+}
+
 /// Largest over the lanes that hold the same queries.
 __device__ __forceinline__ float max_over_rows(float x) {
   x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 4));
@@ -220,11 +228,11 @@ struct Softmax {
       const float all = max_over_rows(largest);
       if (all * st.unit > 2048.0F) {
         // 2^(9 - floor(log2 all)), at most 2^120
-        const int exponent = static_cast<int>(__float_as_uint(all) >> 23);
-        const int biased = min(max(127 + 9 - (exponent - 127), 1), 127 + 120);
-        const float unit = __uint_as_float(static_cast<std::uint32_t>(biased) << 23);
-        unit_factor = unit == st.unit ? 1.0F : unit / st.unit;
-        st.unit = unit;
+        const int exponent = min(max(127 + 9 - (exponent_of(all) - 127), 1), 127 + 120);
+        // A division by the first unit, 2^120, would take the way for rare exponents, which is not in the instruction
+        // cache, in every item.
+        unit_factor = power_of_two(127 + exponent - exponent_of(st.unit));
+        st.unit = power_of_two(exponent);
       }
     }
 #pragma unroll
