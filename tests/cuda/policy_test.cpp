@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "cuda/decode/policy.h"
 #include "cuda/flatten_kv/policy.h"
 #include "cuda/write_kv/policy.h"
 
 namespace {
 
+namespace decode = pagedkv::cuda::impl::decode;
 namespace write = pagedkv::cuda::impl::write_kv;
 namespace flatten = pagedkv::cuda::impl::flatten_kv;
 
@@ -59,6 +61,30 @@ TEST(FlattenPolicy, CoversEveryTokenAndHead) {
     }
   }
   EXPECT_LT(flatten::choose_grid(64, 8, 132).heads, flatten::choose_grid(262208, 8, 132).heads);
+}
+
+TEST(DecodePolicy, FitsTheDevice) {
+  using pagedkv::KvType;
+  for (const KvType k : {KvType::same, KvType::int8, KvType::int4}) {
+    for (const KvType v : {KvType::same, KvType::int8, KvType::int4}) {
+      for (const int dim : {64, 96, 128, 192, 256, decode::kMlaDim}) {
+        if (dim == decode::kMlaDim && k != v) continue;
+        for (const int tiles : {1, 2}) {
+          if (tiles == 2 && (k != v || (dim != 64 && dim != 128))) continue;
+          const int ctas = decode::ctas_per_sm(90, k, v, dim, tiles);
+          EXPECT_GE(decode::stages(90, k, v, dim, tiles), 2);
+          EXPECT_LE(ctas * (decode::shared_bytes(90, k, v, dim, tiles) + 1024), 228 * 1024);
+        }
+        // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.
+        EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
+        EXPECT_EQ((1 << decode::kSplitShift) % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
+        // Sequences of every length up to the stated maximum have room for their splits.
+        EXPECT_EQ(decode::max_splits(k, v, dim, 0), 1);
+        EXPECT_GE(decode::max_splits(k, v, dim, 1025) << decode::short_split_shift(k, v, dim), 1024);
+        EXPECT_EQ(decode::max_splits(k, v, dim, 131072), 131072 >> decode::kSplitShift);
+      }
+    }
+  }
 }
 
 }  // namespace

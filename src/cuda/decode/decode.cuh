@@ -82,7 +82,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace wor
   const auto ctas = static_cast<unsigned>(std::min(items, resident));
   // With a CTA for every item each gets one; otherwise by expected time.
   p.token_cost = items <= resident ? 0 : 1;
-  p.item_cost = items <= resident ? 1 : kItemBytes / token_bytes(kK, kV, kDim);
+  p.item_cost = items <= resident ? 1 : item_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
   p.unit_cost = items <= resident ? 0 : unit_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
 
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;

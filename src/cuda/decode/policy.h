@@ -88,10 +88,19 @@ PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
   return most > 1 ? most : 1;
 }
 
+/// Quantised rows of head_dim 64: CTAs of a large batch get only two or three items each.
+PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
+  return dim <= 64 && data_bytes(k, v, dim) <= 128;
+}
+
 /// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile. Found
-/// by trying; int4 needs more instructions per byte, and so more for these as well.
-inline constexpr int kItemBytes = 24 * 1024;
+/// by trying; int4 needs more instructions per byte, and so more for these as well. With small rows a dear change of
+/// queries would give some CTAs one item more than their share.
+PAGEDKV_HD_CONSTEXPR int item_bytes(KvType k, KvType v, int dim) {
+  return (has_small_rows(k, v, dim) ? 80 : 24) * 1024;
+}
 PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
+  if (has_small_rows(k, v, dim)) return 24 * 1024;
   const int bytes = data_bytes(k, v, dim);
   return (bytes > 160 && bytes <= 320 ? 48 : 96) * 1024;
 }

@@ -144,42 +144,48 @@ TEST(GpuDecode, ContextParallel) {
 
 /// Everything that must not change a sequence's bits: neighbours, their order, block order and length, table kind,
 /// stated maxima, a graph.
+void check_bits(KvType k, int head_dim) {
+  CaseSpec alone = base(DType::f16, {k, k}, head_dim, 4, 1);
+  alone.lengths = {{1, 2300, 11}};
+  const auto dim = static_cast<std::size_t>(head_dim);
+  Case needle(alone);
+  const Result want = decode_test::run(needle);
+  std::mt19937 random(3);
+  for (int round = 0; round < 6; ++round) {
+    CaseSpec s = alone;
+    s.lengths.clear();
+    const int place = static_cast<int>(random() % 20);
+    for (int b = 0; b < 20; ++b) {
+      const int k_len = 1 + static_cast<int>(random() % 1500);
+      const int q_len = std::min(k_len, round < 3 ? 1 : 1 + static_cast<int>(random() % 5));
+      s.lengths.push_back(b == place ? alone.lengths[0] : Lengths{q_len, k_len, 20 + b});
+    }
+    s.block_order = random();
+    s.config.block_len = 16 << (round % 4);
+    s.pointer_table = round % 2 == 1;
+    Case c(s);
+    Call call;
+    call.more_k_len = round * 3000;
+    call.more_q_len = round % 3;
+    call.graph = round % 2 == 0;
+    const Result got = decode_test::run(c, call);
+    int row = 0;
+    for (int b = 0; b < place; ++b) row += s.lengths[static_cast<std::size_t>(b)].q_len;
+    for (std::size_t h = 0; h < 4; ++h) {
+      const std::size_t r = static_cast<std::size_t>(row) * 4 + h;
+      ASSERT_EQ(got.lse[r], want.lse[h]) << name(k) << " round " << round;
+      for (std::size_t d = 0; d < dim; ++d) {
+        ASSERT_EQ(got.o[r * dim + d], want.o[h * dim + d]) << name(k) << " round " << round << " d " << d;
+      }
+    }
+  }
+}
+
 TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
   PAGEDKV_NEEDS_DEVICE();
   for (const KvType k : kFormats) {
-    CaseSpec alone = base(DType::f16, {k, k}, 128, 4, 1);
-    alone.lengths = {{1, 2300, 11}};
-    Case needle(alone);
-    const Result want = decode_test::run(needle);
-    std::mt19937 random(3);
-    for (int round = 0; round < 6; ++round) {
-      CaseSpec s = alone;
-      s.lengths.clear();
-      const int place = static_cast<int>(random() % 20);
-      for (int b = 0; b < 20; ++b) {
-        const int k_len = 1 + static_cast<int>(random() % 1500);
-        const int q_len = std::min(k_len, round < 3 ? 1 : 1 + static_cast<int>(random() % 5));
-        s.lengths.push_back(b == place ? alone.lengths[0] : Lengths{q_len, k_len, 20 + b});
-      }
-      s.block_order = random();
-      s.config.block_len = 16 << (round % 4);
-      s.pointer_table = round % 2 == 1;
-      Case c(s);
-      Call call;
-      call.more_k_len = round * 3000;
-      call.more_q_len = round % 3;
-      call.graph = round % 2 == 0;
-      const Result got = decode_test::run(c, call);
-      int row = 0;
-      for (int b = 0; b < place; ++b) row += s.lengths[static_cast<std::size_t>(b)].q_len;
-      for (std::size_t h = 0; h < 4; ++h) {
-        const std::size_t r = static_cast<std::size_t>(row) * 4 + h;
-        ASSERT_EQ(got.lse[r], want.lse[h]) << name(k) << " round " << round;
-        for (std::size_t d = 0; d < 128; ++d) {
-          ASSERT_EQ(got.o[r * 128 + d], want.o[h * 128 + d]) << name(k) << " round " << round << " d " << d;
-        }
-      }
-    }
+    check_bits(k, 128);
+    check_bits(k, 64);
   }
 }
 
