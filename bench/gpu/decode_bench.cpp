@@ -87,8 +87,6 @@ class Set {
     args.o_strides = pagedkv::packed_strides(w.q_heads, v_dim);
     args.v_dim = config.shared_kv ? v_dim : 0;
     args.v_offset = config.shared_kv ? w.head_dim - v_dim : 0;
-    workspace_ = bench::Buffer(pagedkv::cuda::decode_workspace_bytes(args));
-    workspace = {workspace_.as<char>(), workspace_.bytes()};
 
     const auto new_rows = static_cast<std::size_t>(cu_q.back()) * static_cast<std::size_t>(w.kv_heads);
     const int sides = config.shared_kv ? 1 : 2;
@@ -113,6 +111,8 @@ class Set {
     fused = args;
     fused.fuse_write = {write.k, write.v, write.strides, nullptr, nullptr, nullptr};
     fused.rope = write.rope;
+    workspace_ = bench::Buffer(pagedkv::cuda::decode_workspace_bytes(fused));
+    workspace = {workspace_.as<char>(), workspace_.bytes()};
   }
 
   pagedkv::WriteKvArgs write;  ///< of the new tokens, with RoPE

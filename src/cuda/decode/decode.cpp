@@ -4,7 +4,7 @@
 #include "common/check.h"
 #include "common/format.h"
 #include "common/lengths_check.h"
-#include "cuda/decode/partials.h"
+#include "cuda/decode/workspace.h"
 #include "cuda/device.h"
 #include "cuda/validation.h"
 #include "cuda/write_kv/write_kv.h"
@@ -39,8 +39,7 @@ void check_decode(const DecodeArgs& a) {
 }  // namespace
 
 std::size_t decode_workspace_bytes(const DecodeArgs& args) {
-  const impl::decode::PartialsLayout l = impl::decode::partials_layout(args);
-  return l.o_bytes + l.ml_bytes;
+  return impl::decode::workspace_layout(args).bytes;
 }
 
 void decode(const DecodeArgs& args, Workspace workspace, Validation validation, Stream stream) {
@@ -65,12 +64,14 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
     }
   }
   const auto attend = find_kernel("decode", table, key);
-  const bool writes = args.fuse_write.k != nullptr;
-  if (writes) {
+  std::uint32_t* earlier_done = nullptr;
+  if (args.fuse_write.k != nullptr) {
     const WriteKvArgs write = common::write_of(args);
-    impl::write_kv::launcher_for(write)(write, args.finished, stream);
+    // Without programmatic dependent launch the kernels follow each other in full.
+    if (current_device().arch >= 90) earlier_done = static_cast<std::uint32_t*>(workspace.data);
+    impl::write_kv::launcher_for(write)(write, {args.finished, earlier_done}, stream);
   }
-  attend(args, writes, workspace, stream);
+  attend(args, earlier_done, workspace, stream);
 }
 
 }  // namespace pagedkv::cuda

@@ -8,7 +8,7 @@
 #include "cuda/decode/decode.h"
 #include "cuda/decode/fold.cuh"
 #include "cuda/decode/kernel.cuh"
-#include "cuda/decode/partials.h"
+#include "cuda/decode/workspace.h"
 #include "cuda/device.h"
 #include "cuda/launch.cuh"
 
@@ -20,9 +20,9 @@ inline int log2_of(int x) {
   return n;
 }
 
-inline Params make_params(const DecodeArgs& a, bool after_write, Workspace workspace) {
+inline Params make_params(const DecodeArgs& a, const std::uint32_t* earlier_done, Workspace workspace) {
   const BlockLayout& l = a.layout;
-  const PartialsLayout partials = partials_layout(a);
+  const WorkspaceLayout places = workspace_layout(a);
   Params p{};
   p.table = a.table;
   p.region = {l.layer_offset(a.layer), l.head_data_bytes, l.v_data_shift(), l.param_offset,
@@ -54,19 +54,23 @@ inline Params make_params(const DecodeArgs& a, bool after_write, Workspace works
   p.window = a.window;
   p.sinks = a.sinks;
   p.own = core::Ownership(a.cp);
-  p.after_write = after_write;
+  p.earlier_done = earlier_done;
   p.rope = a.rope;
   p.q_bias = a.q_bias;
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
   p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
-  p.max_splits = partials.splits;
-  p.partial_o = static_cast<float*>(workspace.data);
-  p.partial_ml = reinterpret_cast<float2*>(static_cast<char*>(workspace.data) + partials.o_bytes);
+  p.max_splits = places.splits;
+  if (places.splits > 1) {
+    char* partials = static_cast<char*>(workspace.data) + kWordBytes;
+    p.partial_o = reinterpret_cast<float*>(partials);
+    p.partial_ml = reinterpret_cast<float2*>(partials + places.o_bytes);
+  }
   return p;
 }
 
 template <class Kernel>
-void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace workspace, Stream stream) {
+void Launch<Kernel>::run(const DecodeArgs& args, const std::uint32_t* earlier_done, Workspace workspace,
+                         Stream stream) {
   using T = typename Kernel::T;
   constexpr KvType kK = Kernel::kK;
   constexpr KvType kV = Kernel::kV;
@@ -75,7 +79,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace wor
   constexpr int kRows = 8 * kTiles;
 
   const Device& device = current_device();
-  Params p = make_params(args, after_write, workspace);
+  Params p = make_params(args, earlier_done, workspace);
   const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
   const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);
@@ -93,12 +97,16 @@ void Launch<Kernel>::run(const DecodeArgs& args, bool after_write, Workspace wor
   launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, overlap}, p);
 
   if (p.max_splits == 1) return;
-  const auto rows = static_cast<unsigned>(args.max_total_q * args.q_heads);
+  const std::int64_t rows = args.max_total_q * args.q_heads;
+  const auto fold = [&](auto* fold_kernel, int warps_per_row) {
+    const std::int64_t rows_per_cta = kFoldThreads / (32 * warps_per_row);
+    const dim3 fold_ctas(static_cast<unsigned>((rows + rows_per_cta - 1) / rows_per_cta));
+    launch("decode", fold_kernel, {fold_ctas, kFoldThreads, 0, stream, overlap}, p, kRows);
+  };
   if (p.max_splits > kFoldRun) {
-    launch("decode", &fold_kernel<T, value_dim(kDim), kFoldWarps>, {dim3(rows), kFoldWarps * 32, 0, stream, overlap}, p,
-           kRows);
+    fold(&fold_kernel<T, value_dim(kDim), kFoldWarps>, kFoldWarps);
   } else {
-    launch("decode", &fold_kernel<T, value_dim(kDim), 1>, {dim3(rows), 32, 0, stream, overlap}, p, kRows);
+    fold(&fold_kernel<T, value_dim(kDim), 1>, 1);
   }
 }
 

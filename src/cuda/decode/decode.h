@@ -13,11 +13,12 @@ namespace pagedkv::cuda::impl::decode {
 /// query of a head) a warp works on at a time.
 template <class Kernel>
 struct Launch {
-  /// `after_write`: the launch before this one on the stream is write_kv's of the new tokens.
-  static void run(const DecodeArgs& args, bool after_write, Workspace workspace, Stream stream);
+  /// @param earlier_done not null: the launch before this one on the stream is write_kv's of the new tokens and was
+  /// given this word (early_start.cuh)
+  static void run(const DecodeArgs& args, const std::uint32_t* earlier_done, Workspace workspace, Stream stream);
 };
 
-using Launcher = void (*)(const DecodeArgs&, bool after_write, Workspace, Stream);
+using Launcher = void (*)(const DecodeArgs&, const std::uint32_t* earlier_done, Workspace, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 

@@ -11,18 +11,21 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// A CTA per row: run r of its splits is summed by warp r % FoldWarps. Rows that were not split are finished already.
+/// FoldWarps warps share a row: run r of its splits is summed by the row's warp r % FoldWarps. Rows that were not split
+/// are finished already.
 template <class T, int D, int FoldWarps>
-__global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_constant__ Params p, int rows_per_tile) {
+__global__ __launch_bounds__(kFoldThreads) void fold_kernel(const __grid_constant__ Params p, int rows_per_tile) {
+  static_assert(FoldWarps == 1 || FoldWarps * 32 == kFoldThreads, "barriers are the CTA's");
   constexpr int kVectors = (D / 4 + 31) / 32;
   [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];
   [[maybe_unused]] __shared__ float parts[FoldWarps];
   ptx::in_shared(sums, parts);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32 % FoldWarps;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int q_heads = p.group * p.kv_heads;
-  const int head = static_cast<int>(blockIdx.x) % q_heads;
-  const int q_index = static_cast<int>(blockIdx.x) / q_heads;
+  const int row = static_cast<int>(blockIdx.x * kFoldThreads + threadIdx.x) / (32 * FoldWarps);
+  const int head = row % q_heads;
+  const int q_index = row / q_heads;
 
   // Lengths were complete before the decode kernel started. Rows are waited for below, and by one CTA in any case: then
   // the end of this kernel is the end of those before it.
@@ -47,6 +50,21 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
   const std::int64_t q_row = std::int64_t{q_index} * q_heads + head;
   const float2* ml = p.partial_ml + q_row * p.max_splits;
   const float* part = p.partial_o + q_row * p.max_splits * D + lane * 4;
+  constexpr int kAhead = 8;  // parts of a run that are loaded together
+  float4 y[kAhead][kVectors];
+  const auto load_parts = [&](int first, int end) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        y[j][v] = {};
+        if (first + j >= end || (D % 128 != 0 && (v * 32 + lane) * 4 >= D)) continue;
+        y[j][v] = *reinterpret_cast<const float4*>(part + std::int64_t{first + j} * D + v * 128);
+      }
+    }
+  };
+  // The first parts do not wait for the maximum.
+  load_parts(warp * kFoldRun, min((warp + 1) * kFoldRun, seq.splits));
   float high = kLow;
   for (int i = lane; i < seq.splits; i += 32) high = fmaxf(high, ml[i].x);
 #pragma unroll
@@ -62,20 +80,9 @@ __global__ __launch_bounds__(FoldWarps * 32) void fold_kernel(const __grid_const
     // Lane i has the weight and the sum of split begin + i.
     const bool mine = lane < kFoldRun && begin + lane < end;
     const float2 own_ml = mine ? ml[begin + lane] : float2{kLow, 0.0F};
-    float weight = 0.0F;
-    constexpr int kAhead = 4;
+    const float weight = mine ? exp2_approx(own_ml.x - high) : 0.0F;
     for (int i0 = begin; i0 < end; i0 += kAhead) {
-      float4 y[kAhead][kVectors];
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-#pragma unroll
-        for (int v = 0; v < kVectors; ++v) {
-          y[j][v] = {};
-          if (i0 + j >= end || (D % 128 != 0 && (v * 32 + lane) * 4 >= D)) continue;
-          y[j][v] = *reinterpret_cast<const float4*>(part + std::int64_t{i0 + j} * D + v * 128);
-        }
-      }
-      if (i0 == begin) weight = mine ? exp2_approx(own_ml.x - high) : 0.0F;
+      if (run0 > 0 || i0 > begin) load_parts(i0, end);
 #pragma unroll
       for (int j = 0; j < kAhead; ++j) {
         if (i0 + j >= end) break;

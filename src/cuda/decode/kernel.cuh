@@ -12,9 +12,11 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
+#include "cuda/early_start.cuh"
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
+#include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 
 namespace pagedkv::cuda::impl::decode {
@@ -24,6 +26,53 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
   const int position = seq.k_len - seq.q_len + token;
   to = p.tree_mask != nullptr ? seq.last : min(local_count(p, position + 1), seq.last);
   from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
+}
+
+/// Brings the block table's entries of the warp's first tiles into L2.
+template <int Tokens>
+__device__ __forceinline__ void prefetch_table(const Params& p, const Cursor& c) {
+  const WarpTiles tiles = WarpTiles::of<Tokens>(c.seq, c.split);
+  const int i = tiles.begin + static_cast<int>(threadIdx.x) % 32;
+  if (i >= tiles.end) return;
+  const std::int64_t at = c.seq.table_row + (tiles.token<Tokens>(i) >> p.block_shift);
+  if (p.table.pointers != nullptr) {
+    ptx::prefetch_l2(p.table.pointers + at);
+  } else {
+    ptx::prefetch_l2(p.table.indices + at);
+  }
+}
+
+/// Waits for the kernels before this one and finds the CTA's part of the work. While it waits it looks at the lengths
+/// as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is known
+/// already. All threads of the CTA call it.
+template <int Tokens>
+__device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile, Start& start) {
+  const int tid = static_cast<int>(threadIdx.x);
+  const bool early = kTargetArch >= 90 && one_thread_each(p);
+  if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  Lengths own{};
+#pragma unroll 1
+  for (When when = early ? When::early : When::complete;; when = When::complete) {
+    if (when == When::complete) {
+      // After write_kv of the new tokens only what came before that is waited for here, and the new rows by the loader.
+      // Every CTA waits before it ends, so that the end of this kernel is the end of both.
+      if (p.earlier_done != nullptr) {
+        wait_for_done(p.earlier_done);
+      } else {
+        ptx::wait_for_predecessor();
+      }
+      ptx::launch_dependents();
+    }
+    Lengths now{};
+    if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
+    if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) break;
+    own = now;
+    find_start(p, rows_per_tile, own, when, start);
+    if (when == When::complete) break;
+    const Cursor guess = start.cursor;
+    if (guess.valid()) prefetch_table<Tokens>(p, guess);
+  }
+  return start.cursor;
 }
 
 /// What a warp keeps in shared memory besides its ring.
@@ -43,6 +92,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
   static_assert(kStages >= 2);
+  static_assert(sizeof(Start) <= 128);
   static_assert(128 + sizeof(Exchange<kRows>) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
@@ -56,15 +106,10 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   char* extra = shared + kWarps * kStages * S::kBytes;
   const std::uint32_t ring_address = ptx::shared_address(ring);
 
-  prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
-  // write_kv lets this kernel start when all that came before write_kv is complete, so only the new rows are waited
-  // for, by the loader. Every CTA waits before it ends, so that the end of this kernel is the end of both.
-  if (!p.after_write) ptx::wait_for_predecessor();
-  ptx::launch_dependents();
   auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
   auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange))[warp];
   SharedCursor current(&own_shared.item);
-  const Cursor start = find_start(p, kRows, *reinterpret_cast<Start*>(extra));
+  const Cursor start = start_work<S::kTokens>(p, kRows, *reinterpret_cast<Start*>(extra));
   if (!start.valid()) {
     ptx::wait_for_predecessor();
     return;

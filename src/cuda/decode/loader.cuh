@@ -47,6 +47,7 @@ struct LoaderShared {
   int last;                  ///< one past the keys of the item being issued
   std::uint64_t block[32];   ///< where the K data of each piece of the item's tiles is: entry e of piece e % pieces
   std::int64_t param_shift;  ///< from there to the parameters
+  bool written;              ///< the call's new tokens are in the cache
 };
 
 template <KvType K, KvType V, int D, int Rows>
@@ -62,6 +63,7 @@ class Loader {
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
+    shared_.written = p.earlier_done == nullptr;
     request(start);
     next_.set(start);
   }
@@ -71,6 +73,7 @@ class Loader {
     while (i_ == tiles_.end && more_) activate();
     if (i_ < tiles_.end) {
       const int t = tiles_.template token<kTokens>(i_);
+      if (t + kTokens > ready_) await_new_tokens();
       if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
@@ -106,7 +109,7 @@ class Loader {
     Cursor c = next_.get();
     first_ = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
-    ready_ = p_.after_write ? min(local_count(p_, c.seq.k_len - c.seq.q_len), last) : last;
+    ready_ = shared_.written ? last : min(local_count(p_, c.seq.k_len - c.seq.q_len), last);
     tiles_ = WarpTiles::of<kTokens>(c.seq, c.split);
     i_ = begin_ = tiles_.begin;
     tiles_.end = max(tiles_.end, i_);
@@ -127,6 +130,15 @@ class Loader {
     if (more_) request(c);
     __syncwarp();
     next_.set(c);
+  }
+
+  /// Waits for the write of the new tokens, if it has not done so before.
+  __device__ void await_new_tokens() {
+    if (!shared_.written) ptx::wait_for_predecessor();
+    __syncwarp();
+    shared_.written = true;
+    ready_ = shared_.last;
+    __syncwarp();
   }
 
   /// log2 of the tokens of a tile that share a table entry.
@@ -181,7 +193,6 @@ class Loader {
   __device__ void copy_pieces(std::uint32_t stage, int t) {
     const int mask = (1 << p_.block_shift) - 1;
     const int last = shared_.last;
-    if (t + kTokens > ready_) ptx::wait_for_predecessor();
 #pragma unroll 1
     for (int sub = 0; sub < kTokens; sub += 16) {
       const char* block = block_of(sub);

@@ -53,8 +53,10 @@ struct Params {
   int window;
   const float* sinks;
   core::Ownership own;
-  bool after_write;  ///< the kernel before this one is write_kv's of the new tokens and may still run
-  bool prepare_q;    ///< q gets q_bias and q_rope_dim channels of RoPE
+  /// Not null: the kernel before this one is write_kv's of the new tokens and may still run; the word is set when all
+  /// kernels before that one are complete.
+  const std::uint32_t* earlier_done;
+  bool prepare_q;  ///< q gets q_bias and q_rope_dim channels of RoPE
   const void* q_bias;
   int q_rope_dim;
   core::RopeTable rope;

@@ -10,6 +10,9 @@
 
 namespace pagedkv::cuda::impl::decode {
 
+/// Most new tokens of a sequence.
+inline constexpr int kMostQueries = 16;
+
 /// Warps of a CTA; tile j of a split is worked on by warp j % kWarps.
 inline constexpr int kWarps = 4;
 
@@ -110,6 +113,7 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
 inline constexpr int kFoldRun = 16;
 /// Warps that share a row of more splits than that.
 inline constexpr int kFoldWarps = 4;
+inline constexpr int kFoldThreads = 128;
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.

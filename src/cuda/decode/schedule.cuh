@@ -7,6 +7,7 @@
 
 #include "cuda/decode/params.h"
 #include "cuda/decode/policy.h"
+#include "cuda/ptx/relaxed_load.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -32,19 +33,50 @@ __device__ __forceinline__ int local_count(const Params& p, int n) {
   return p.own.size.divisor == 1 ? n : p.own.count(n);
 }
 
-__device__ __forceinline__ Sequence load_sequence(const Params& p, int b, int rows_per_tile) {
+/// What is read of a sequence.
+struct Lengths {
+  int q_begin;
+  int q_end;
+  int k_begin;
+  int k_end;
+  std::int32_t table_row;  ///< if the table has cumulative counts
+  bool finished;
+
+  __device__ bool operator==(const Lengths& o) const {
+    return q_begin == o.q_begin && q_end == o.q_end && k_begin == o.k_begin && k_end == o.k_end &&
+           table_row == o.table_row && finished == o.finished;
+  }
+};
+
+/// When lengths are read.
+enum class When : std::uint8_t {
+  complete,  ///< when all that writes them has finished
+  early      ///< while it may be running: they may be anything, and what cannot be true counts as empty
+};
+
+__device__ __forceinline__ Lengths load_lengths(const Params& p, int b, When when) {
+  const auto load = [&](const std::int32_t* at) { return when == When::early ? ptx::load_relaxed(at) : __ldg(at); };
+  Lengths l{load(p.cu_q + b), load(p.cu_q + b + 1), load(p.cu_k + b), load(p.cu_k + b + 1), 0, false};
+  if (p.table.cu_blocks != nullptr) l.table_row = load(p.table.cu_blocks + b);
+  if (p.finished != nullptr) {
+    l.finished = (when == When::early ? ptx::load_relaxed(p.finished + b) : __ldg(p.finished + b)) != 0;
+  }
+  if (when == When::early) {
+    const int q_len = l.q_end - l.q_begin;
+    const int k_len = l.k_end - l.k_begin;
+    if (q_len < 0 || q_len > kMostQueries || k_len < q_len || (k_len - 1) >> p.split_shift >= p.max_splits) l = {};
+  }
+  return l;
+}
+
+__device__ __forceinline__ Sequence make_sequence(const Params& p, int b, const Lengths& l, int rows_per_tile) {
   Sequence s;
-  s.q_begin = __ldg(p.cu_q + b);
-  const int q_end = __ldg(p.cu_q + b + 1);
-  const int k_begin = __ldg(p.cu_k + b);
-  const int k_end = __ldg(p.cu_k + b + 1);
-  s.table_row =
-      p.table.cu_blocks != nullptr ? std::int64_t{__ldg(p.table.cu_blocks + b)} : std::int64_t{b} * p.table.row_stride;
-  const bool finished = p.finished != nullptr && __ldg(p.finished + b) != 0;
-  s.q_len = q_end - s.q_begin;
-  s.k_len = k_end - k_begin;
+  s.q_begin = l.q_begin;
+  s.table_row = p.table.cu_blocks != nullptr ? std::int64_t{l.table_row} : std::int64_t{b} * p.table.row_stride;
+  s.q_len = l.q_end - l.q_begin;
+  s.k_len = l.k_end - l.k_begin;
   const int history = s.k_len - s.q_len;
-  s.last = finished ? 0 : local_count(p, s.k_len);
+  s.last = l.finished ? 0 : local_count(p, s.k_len);
   s.first = p.window > 0 ? min(local_count(p, max(history - p.window + 1, 0)), s.last) : 0;
   s.split_shift = s.k_len <= p.short_len ? p.short_split_shift : p.split_shift;
   s.split0 = s.first >> s.split_shift;
@@ -52,6 +84,10 @@ __device__ __forceinline__ Sequence load_sequence(const Params& p, int b, int ro
   s.row_tiles = static_cast<int>(static_cast<unsigned>(s.q_len * p.group + rows_per_tile - 1) /
                                  static_cast<unsigned>(rows_per_tile));
   return s;
+}
+
+__device__ __forceinline__ Sequence load_sequence(const Params& p, int b, int rows_per_tile) {
+  return make_sequence(p, b, load_lengths(p, b, When::complete), rows_per_tile);
 }
 
 /// Expected time of the items of one (kv head, tile of rows), in tokens.
@@ -102,14 +138,14 @@ class SharedCursor {
   Cursor* at_;
 };
 
+/// Whether every sequence has a thread of its own.
+__device__ __forceinline__ bool one_thread_each(const Params& p) {
+  return p.batch <= kWarps * 32;
+}
+
 /// Start of a CTA's part, found by one thread for all.
 struct Start {
-  std::int64_t position;
-  std::int64_t end;
-  int b;
-  int head;
-  int row_tile;
-  int split;
+  Cursor cursor;
   std::int64_t scan[kWarps];
 };
 
@@ -118,18 +154,23 @@ __device__ __forceinline__ std::int64_t divide(std::int64_t a, int b) {
   return a < (std::int64_t{1} << 31) ? static_cast<int>(a) / b : a / b;
 }
 
-/// Finds this CTA's part of the line. All threads of the CTA call it; `start` is shared memory.
-__device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile, Start& start) {
+/// Finds this CTA's part of the line. All threads of the CTA call it; `start` is shared memory. `own` are the lengths
+/// of sequence threadIdx.x, for batches with a thread for each; others are read here.
+__device__ __forceinline__ void find_start(const Params& p, int rows_per_tile, const Lengths& own, When when,
+                                           Start& start) {
   constexpr int kThreads = kWarps * 32;
   const int tid = static_cast<int>(threadIdx.x);
   const int strip = (p.batch + kThreads - 1) / kThreads;
   const int b0 = min(tid * strip, p.batch);
   const int b1 = min(b0 + strip, p.batch);
+  const auto sequence = [&](int b) {
+    return make_sequence(p, b, strip == 1 && b == tid ? own : load_lengths(p, b, when), rows_per_tile);
+  };
 
   std::int64_t mine = 0;
   Sequence s{};
   for (int b = b0; b < b1; ++b) {
-    s = load_sequence(p, b, rows_per_tile);
+    s = sequence(b);
     mine += std::int64_t{unit_cost(p, s)} * (s.row_tiles * p.kv_heads);
   }
   std::int64_t before = mine;  // inclusive scan, then exclusive
@@ -139,7 +180,7 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
     if (tid % 32 >= d) before += x;
   }
   if (tid % 32 == 31) start.scan[tid / 32] = before;
-  if (tid == 0) start.position = start.end = 0;
+  if (tid == 0) start.cursor.position = start.cursor.end = 0;
   __syncthreads();
   std::int64_t total = 0;
 #pragma unroll
@@ -158,7 +199,7 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
     int cost = unit_cost(p, s);
     if (b1 - b0 > 1) {
       for (;; ++b) {
-        s = load_sequence(p, b, rows_per_tile);
+        s = sequence(b);
         cost = unit_cost(p, s);
         if (at + std::int64_t{cost} * (s.row_tiles * p.kv_heads) > from) break;
         at += std::int64_t{cost} * (s.row_tiles * p.kv_heads);
@@ -178,29 +219,13 @@ __device__ __forceinline__ Cursor find_start(const Params& p, int rows_per_tile,
     if (unit == s.row_tiles * p.kv_heads) {
       unit = 0;
       do {
-        ++b;
-      } while (b < p.batch && p.cu_q[b] == p.cu_q[b + 1]);
-      if (b < p.batch) s = load_sequence(p, b, rows_per_tile);
+        if (++b < p.batch) s = sequence(b);
+      } while (b < p.batch && s.q_len == 0);
     }
-    start.position = at;
-    start.end = min(from + part, total);  // not above `at` if no item starts in this part
-    start.b = b;
-    start.head = unit / s.row_tiles;
-    start.row_tile = unit % s.row_tiles;
-    start.split = split;
+    // The end is not above `at` if no item starts in this part.
+    start.cursor = {s, b, unit / max(s.row_tiles, 1), unit % max(s.row_tiles, 1), split, at, min(from + part, total)};
   }
   __syncthreads();
-  Cursor c;
-  c.position = start.position;
-  c.end = start.end;
-  if (c.valid()) {
-    c.b = start.b;
-    c.head = start.head;
-    c.row_tile = start.row_tile;
-    c.split = start.split;
-    c.seq = load_sequence(p, c.b, rows_per_tile);
-  }
-  return c;
 }
 
 }  // namespace pagedkv::cuda::impl::decode

@@ -1,13 +1,15 @@
 #pragma once
 // write_kv of few tokens, where nothing counts but the time from the first load to the last store. A CTA takes one
 // token and some KV heads; a warp as many heads as it holds rows, keys or values. Rows go straight from memory to
-// registers and back, and the token's sines are shared by all threads.
+// registers and back, and the token's sines are shared by all threads. All kinds of rows share one piece of code: what
+// this kernel adds to the instruction caches slows down a decode kernel behind it.
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "common/block_lookup.h"
+#include "cuda/early_start.cuh"
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
@@ -72,15 +74,15 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   ptx::in_shared(spans, sines);
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
+  start_next_early(p.earlier_done);
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   prefetch_token<T, Shape>(p);
   // A thread's pair. Its frequency is a parameter, and slow to come: constants are cached line by line, for all lanes
   // at the same address.
   const auto pair = static_cast<int>(threadIdx.x);
   const std::uint64_t turn = pair < p.rope.dim / 2 ? p.rope.turn[pair] : 0;
-  // The kernel after this one may start once all that came before is complete. decode() relies on it.
   ptx::wait_for_predecessor();
-  ptx::launch_dependents();
+  tell_next(p.earlier_done);
   const std::int64_t t = p.cu_q[0] + std::int64_t{blockIdx.x};
   const std::int64_t end = p.cu_q[p.batch];
   find_spans<kThreads>(p.cu_q, p.batch, t, min(t + 1, end), spans, [&](std::int32_t b) { return load_span(p, b); });
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
                   base + (keys ? l.k_data(p.layer, head, row) : l.v_data(p.layer, head, row)),
                   base + (keys ? l.k_param(p.layer, head, row) : l.v_param(p.layer, head, row)), true};
   if (to.bias != nullptr) to.bias += std::int64_t{head} * Shape::kDim;
-  write_row_of_kind<T, Shape, KeyTransform>(raw, kind, at, sines, p.rope.dim, to);
+  write_row<T, Shape, KeyTransform>(raw, kind, at, sines, p.rope.dim, to);
 }
 
 }  // namespace pagedkv::cuda::impl::write_kv

@@ -18,7 +18,7 @@ void write_kv(const WriteKvArgs& args, Validation validation, Stream stream) {
   common::check_args(args, common::Backend::cuda);
   if (validation == Validation::full) validate_contents(args, stream);
   if (args.batch == 0 || args.max_total_q == 0) return;
-  impl::write_kv::launcher_for(args)(args, nullptr, stream);
+  impl::write_kv::launcher_for(args)(args, {}, stream);
 }
 
 }  // namespace pagedkv::cuda

@@ -14,7 +14,7 @@
 namespace pagedkv::cuda::impl::write_kv {
 
 template <class Kernel>
-void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, Stream stream) {
+void Launch<Kernel>::run(const WriteKvArgs& args, const ForDecode& decode, Stream stream) {
   using T = typename Kernel::T;
   constexpr int kDim = Kernel::kHeadDim;
   const int sides = args.layout.shared_kv ? 1 : 2;
@@ -30,7 +30,8 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const std::uint8_t* finished, 
   p.cu_q = args.cu_q;
   p.cu_k = args.cu_k;
   p.readonly_blocks = args.readonly_blocks;
-  p.finished = finished;
+  p.finished = decode.finished;
+  p.earlier_done = decode.earlier_done;
   p.x[0] = args.k;
   p.x[1] = args.v;
   p.bias[0] = args.k_bias;

@@ -10,18 +10,22 @@
 
 namespace pagedkv::cuda::impl::write_kv {
 
+/// What decode() wants of the write of its new tokens besides; device memory.
+struct ForDecode {
+  const std::uint8_t* finished = nullptr;  ///< [batch] nonzero: nothing is written for the sequence; may be null
+  std::uint32_t* earlier_done = nullptr;   ///< tells the next kernel when those before are complete (early_start.cuh)
+};
+
 /// A launch of the kernel of one T and head_dim.
 template <class Kernel>
 struct Launch {
-  static void run(const WriteKvArgs& args, const std::uint8_t* finished, Stream stream);
+  static void run(const WriteKvArgs& args, const ForDecode& decode, Stream stream);
 };
 
-using Launcher = void (*)(const WriteKvArgs&, const std::uint8_t* finished, Stream);
+using Launcher = void (*)(const WriteKvArgs&, const ForDecode&, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 
-/// The launcher for `args`. What it gets as `finished` is [batch] in device memory, nonzero: nothing is written for the
-/// sequence; or null.
 /// @throws Error (unsupported) if there is no kernel
 Launcher launcher_for(const WriteKvArgs& args);
 
