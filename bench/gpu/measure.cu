@@ -89,7 +89,7 @@ void Buffer::fill_random(bool bf16, std::uint64_t seed) {
   cuda_ok(cudaGetLastError());
 }
 
-Timing time_graph(int launches, int replays, const std::function<void(int, cudaStream_t)>& work) {
+Timing time_graph(int launches, int replays, const std::function<void(int, cudaStream_t)>& work, double warm_up_ms) {
   cudaStream_t stream = nullptr;
   cuda_ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cuda_ok(cudaDeviceSynchronize());
@@ -104,14 +104,21 @@ Timing time_graph(int launches, int replays, const std::function<void(int, cudaS
   cuda_ok(cudaEventCreate(&begin));
   cuda_ok(cudaEventCreate(&end));
   std::vector<double> us;
-  for (int r = 0; r < replays + 2; ++r) {  // two to warm up
+  double warm_ms = 0;
+  int warm = 0;
+  while (static_cast<int>(us.size()) < replays) {
     cuda_ok(cudaEventRecord(begin, stream));
     cuda_ok(cudaGraphLaunch(exec, stream));
     cuda_ok(cudaEventRecord(end, stream));
     cuda_ok(cudaEventSynchronize(end));
     float ms = 0;
     cuda_ok(cudaEventElapsedTime(&ms, begin, end));
-    if (r >= 2) us.push_back(1e3 * ms / launches);
+    if (warm < 2 || warm_ms < warm_up_ms) {
+      ++warm;
+      warm_ms += static_cast<double>(ms);
+    } else {
+      us.push_back(1e3 * ms / launches);
+    }
   }
   cuda_ok(cudaEventDestroy(begin));
   cuda_ok(cudaEventDestroy(end));

@@ -49,8 +49,10 @@ struct Timing {
 };
 
 /// Captures `launches` calls of work(i, stream) in a graph, replays it and divides by the launches. Calls that follow
-/// each other must use different memory, enough of it to be out of the L2 cache when its turn comes again.
-Timing time_graph(int launches, int replays, const std::function<void(int, pagedkv::cuda::Stream)>& work);
+/// each other must use different memory, enough of it to be out of the L2 cache when its turn comes again. The graph is
+/// replayed for `warm_up_ms`, and at least twice, before it counts.
+Timing time_graph(int launches, int replays, const std::function<void(int, pagedkv::cuda::Stream)>& work,
+                  double warm_up_ms = 0);
 
 /// Bytes per second.
 struct Bandwidth {
