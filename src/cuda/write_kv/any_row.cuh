@@ -87,31 +87,4 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
   }
 }
 
-/// The same with a piece of code for each kind, which takes longer to compile.
-template <class T, class Shape, class KeyTransform>
-__device__ __forceinline__ void write_row_of_kind(const RawRow<Shape>& raw, RowKind kind, RowLane at,
-                                                  const float* cosine, int rope_dim, const RowTarget<T>& to) {
-  const auto write = [&](KvType type, Rotation rotation) {
-    write_row<T, Shape, KeyTransform>(raw, {type, rotation, kind.key}, at, cosine, rope_dim, to);
-  };
-  const auto write_type = [&](KvType type) {
-    switch (kind.rotation) {
-      case Rotation::none:
-        return write(type, Rotation::none);
-      case Rotation::interleaved:
-        return write(type, Rotation::interleaved);
-      case Rotation::half_split:
-        return write(type, Rotation::half_split);
-    }
-  };
-  switch (kind.type) {
-    case KvType::same:
-      return write_type(KvType::same);
-    case KvType::int8:
-      return write_type(KvType::int8);
-    case KvType::int4:
-      return write_type(KvType::int4);
-  }
-}
-
 }  // namespace pagedkv::cuda::impl::write_kv

@@ -9,10 +9,6 @@ inline void store_release(std::uint32_t* p, std::uint32_t value) {
   *p = value;
 }
 
-inline std::uint32_t load_acquire(const std::uint32_t* p) {
-  return *p;
-}
-
 inline void fence_device() {}
 
 }  // namespace pagedkv::cuda::ptx
