@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "cuda/decode/late_copy.h"
 #include "cuda/device_memory.h"
 #include "oracle/quant.h"
 #include "support/convert.h"
@@ -121,11 +122,14 @@ class StreamOwner {
   cudaStream_t stream_ = nullptr;
 };
 
-/// `between` is called between the two replays of a graph.
+/// `between` is called between the two replays of a graph. `late` (may be empty) launches what decode has to wait for.
 void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bool graph,
-            const std::function<void()>& between) {
+            const std::function<void()>& between, const std::function<void(cudaStream_t)>& late) {
   const StreamOwner stream;
-  if (!graph) {
+  if (late) {
+    late(stream.get());
+    pagedkv::cuda::decode(args, workspace, stream.get());
+  } else if (!graph) {
     pagedkv::cuda::decode(args, workspace, pagedkv::cuda::Validation::full, stream.get());
   } else {
     cudaGraph_t captured = nullptr;
@@ -148,7 +152,8 @@ void launch(const pagedkv::AttentionArgs& args, pagedkv::Workspace workspace, bo
 }  // namespace
 
 ops::Result run(ops::Case& c, const Call& call) {
-  OnDevice on(c.spec(), call.args ? *call.args : c.args(), call.mrope_rows);
+  const pagedkv::AttentionArgs host = call.args ? *call.args : c.args();
+  OnDevice on(c.spec(), host, call.mrope_rows);
   pagedkv::AttentionArgs& a = on.args;
   const ops::CaseSpec& spec = c.spec();
   const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(c.layout().dtype);
@@ -173,10 +178,25 @@ ops::Result run(ops::Case& c, const Call& call) {
   const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
   std::vector<std::uint8_t> workspace(bytes + kGuard, kPoison);
   const DeviceBuffer device_workspace = support::to_device(workspace);
-  launch(a, {device_workspace.data(), bytes}, call.graph, [&] {
-    if (!call.later_cu_q.empty()) on.cu_q.set(call.later_cu_q.data());
-    if (!call.later_cu_k.empty()) on.cu_k.set(call.later_cu_k.data());
-  });
+  const int lengths = a.batch + 1;
+  const DeviceBuffer late_q(host.cu_q, sizeof(std::int32_t) * static_cast<std::size_t>(lengths));
+  const DeviceBuffer late_k(host.cu_k, sizeof(std::int32_t) * static_cast<std::size_t>(lengths));
+  std::function<void(cudaStream_t)> late;
+  if (!call.early_lengths.empty()) {
+    on.cu_q.set(call.early_lengths.data());
+    on.cu_k.set(call.early_lengths.data());
+    late = [&](cudaStream_t stream) {
+      late_copy(on.cu_q.as<std::int32_t>(), late_q.as<std::int32_t>(), lengths, stream);
+      late_copy(on.cu_k.as<std::int32_t>(), late_k.as<std::int32_t>(), lengths, stream);
+    };
+  }
+  launch(
+      a, {device_workspace.data(), bytes}, call.graph,
+      [&] {
+        if (!call.later_cu_q.empty()) on.cu_q.set(call.later_cu_q.data());
+        if (!call.later_cu_k.empty()) on.cu_k.set(call.later_cu_k.data());
+      },
+      late);
 
   if (call.blocks != nullptr) *call.blocks = on.read_blocks();
   device_o.get(o.data());
@@ -230,8 +250,10 @@ std::vector<std::uint8_t> run_chain(ops::Case& c, const pagedkv::AttentionArgs& 
   second.lse = nullptr;
   second.q = second.fuse_write.k = second.fuse_write.v = between.data();
   second.q_strides = second.fuse_write.strides = second.o_strides = packed;
-  const DeviceBuffer workspace(std::max<std::size_t>(pagedkv::cuda::decode_workspace_bytes(first), 1));
-  const pagedkv::Workspace room{workspace.data(), pagedkv::cuda::decode_workspace_bytes(first)};
+  const std::size_t room_bytes =
+      std::max(pagedkv::cuda::decode_workspace_bytes(first), pagedkv::cuda::decode_workspace_bytes(second));
+  const DeviceBuffer workspace(std::max<std::size_t>(room_bytes, 1));
+  const pagedkv::Workspace room{workspace.data(), room_bytes};
 
   const StreamOwner stream;
   const auto call = [&](const pagedkv::AttentionArgs& args) {

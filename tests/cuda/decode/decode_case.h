@@ -21,6 +21,9 @@ struct Call {
   /// cu_q and cu_k that the device gets between the two replays of the graph; empty: they stay.
   std::vector<std::int32_t> later_cu_q;
   std::vector<std::int32_t> later_cu_k;
+  /// batch + 1 values that cu_q and cu_k have until kernels that run when decode is launched put the right ones there;
+  /// empty: they are right from the start.
+  std::vector<std::int32_t> early_lengths;
   std::vector<char>* blocks = nullptr;  ///< gets the blocks as the call leaves them, in the order of the table
 };
 

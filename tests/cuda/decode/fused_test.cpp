@@ -253,6 +253,50 @@ TEST(GpuFusedDecode, CallsThatFeedEachOther) {
   }
 }
 
+/// decode looks at lengths before they are there, and must make nothing of what it sees but a guess: lengths of another
+/// step, of other sequences, or no lengths at all.
+TEST(GpuFusedDecode, LengthsThatArriveLate) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const bool fused : {false, true}) {
+    FusedSpec s = base(DType::f16, {KvType::int8, KvType::int4}, 128);
+    s.base.lengths = {{1, 2600, 0}, {4, 300, 1}, {2, 70, 2}, {1, 1000, 3}};
+    s.write = fused;
+    s.rotate_q = fused;
+    if (fused) ops::set_rope(s, 0);
+    ops::FusedCase c(s);
+    Call call;
+    call.args = c.fused();
+    const ops::Result want = decode_test::run(c.plain(), call);
+    for (const std::vector<std::int32_t>& early : {std::vector<std::int32_t>{0, 0, 0, 0, 0},
+                                                   {0, 1, 5, 7, 8},
+                                                   {7, -3, 1 << 30, INT32_MIN, INT32_MAX},
+                                                   {INT32_MAX, 16, 8, 4, 2}}) {
+      call.early_lengths = early;
+      const ops::Result got = decode_test::run(c.plain(), call);
+      EXPECT_EQ(got.o, want.o) << fused << ' ' << early[1];
+      EXPECT_EQ(got.lse, want.lse) << fused << ' ' << early[1];
+    }
+  }
+}
+
+/// A call that writes needs a workspace even where no sequence is split.
+TEST(GpuFusedDecode, Workspace) {
+  FusedSpec s = base(DType::f16, {}, 128);
+  s.base.lengths = {{1, 100, 0}};
+  ops::FusedCase c(s);
+  pagedkv::AttentionArgs a = c.fused();
+  const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
+  EXPECT_GT(bytes, 0U);
+  try {
+    pagedkv::cuda::decode(a, {nullptr, bytes}, nullptr);
+    ADD_FAILURE() << "a null workspace was accepted";
+  } catch (const pagedkv::Error& e) {
+    EXPECT_NE(e.argument().find("data"), std::string::npos) << e.what();
+  }
+  a.fuse_write = {};
+  EXPECT_EQ(pagedkv::cuda::decode_workspace_bytes(a), 0U);
+}
+
 /// Nothing is written for a finished sequence, and the others are as without it.
 TEST(GpuFusedDecode, FinishedSequencesAreNotWritten) {
   PAGEDKV_NEEDS_DEVICE();

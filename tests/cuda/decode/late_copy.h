@@ -1,0 +1,13 @@
+#pragma once
+// A kernel that is slow to write what the kernel after it needs, and lets that one start at once.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace decode_test {
+
+/// to[i] = from[i] for i < n, some ten microseconds after the next kernel of the stream may have started.
+void late_copy(std::int32_t* to, const std::int32_t* from, int n, cudaStream_t stream);
+
+}  // namespace decode_test
