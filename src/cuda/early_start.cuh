@@ -14,11 +14,11 @@
 
 namespace pagedkv::cuda {
 
-/// The first kernel, before it waits: lets the second one start. `done` may be null: the second one waits for all of
-/// this one. All threads call it.
+/// The first kernel, before it waits: lets the second one start. `done` may be null: then that one comes later, with
+/// tell_next(), and waits for all of this one. All threads call it.
 __device__ __forceinline__ void start_next_early(std::uint32_t* done) {
-  if (threadIdx.x != 0) return;  // one thread speaks for its CTA
-  if (done != nullptr && blockIdx.x == 0 && blockIdx.y == 0) {
+  if (done == nullptr || threadIdx.x != 0) return;  // one thread speaks for its CTA
+  if (blockIdx.x == 0 && blockIdx.y == 0) {
     ptx::store_release(done, 0);
     ptx::fence_device();
   }
@@ -27,7 +27,11 @@ __device__ __forceinline__ void start_next_early(std::uint32_t* done) {
 
 /// The first kernel, when it has waited.
 __device__ __forceinline__ void tell_next(std::uint32_t* done) {
-  if (done != nullptr && threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0) ptx::store_release(done, 1);
+  if (done == nullptr) {
+    ptx::launch_dependents();
+  } else if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0) {
+    ptx::store_release(done, 1);
+  }
 }
 
 /// The second kernel. All threads of the CTA call it.

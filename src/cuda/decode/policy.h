@@ -114,6 +114,9 @@ inline constexpr int kFoldRun = 16;
 /// Warps that share a row of more splits than that.
 inline constexpr int kFoldWarps = 4;
 inline constexpr int kFoldThreads = 128;
+/// Bounds the registers to 48: so a CTA fits beside two of the decode kernel with up to 208, and one of write_kv for
+/// few tokens beside these, and they are there when the decode kernel ends.
+inline constexpr int kFoldCtasPerSm = 10;
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.

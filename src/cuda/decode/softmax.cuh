@@ -229,9 +229,14 @@ struct Softmax {
       if (all * st.unit > 2048.0F) {
         // 2^(9 - floor(log2 all)), at most 2^120
         const int exponent = min(max(127 + 9 - (exponent_of(all) - 127), 1), 127 + 120);
-        // A division by the first unit, 2^120, would take the way for rare exponents, which is not in the instruction
-        // cache, in every item.
-        unit_factor = power_of_two(127 + exponent - exponent_of(st.unit));
+        // A division by the first unit, 2^120, takes the way for rare exponents, which is not in the instruction cache,
+        // in every item. Without it kernels of larger rows take 12 registers more, and then the kernels behind them do
+        // not fit beside them.
+        if constexpr (DV <= 64) {
+          unit_factor = power_of_two(127 + exponent - exponent_of(st.unit));
+        } else {
+          unit_factor = power_of_two(exponent) / st.unit;
+        }
         st.unit = power_of_two(exponent);
       }
     }

@@ -285,6 +285,7 @@ TEST(GpuFusedDecode, Workspace) {
   s.base.lengths = {{1, 100, 0}};
   ops::FusedCase c(s);
   pagedkv::AttentionArgs a = c.fused();
+  a.o = reinterpret_cast<void*>(std::uintptr_t{4096});
   const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
   EXPECT_GT(bytes, 0U);
   try {
