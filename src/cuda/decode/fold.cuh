@@ -14,8 +14,8 @@ namespace pagedkv::cuda::impl::decode {
 /// FoldWarps warps share a row: run r of its splits is summed by the row's warp r % FoldWarps. Rows that were not split
 /// are finished already.
 template <class T, int D, int FoldWarps>
-__global__ __launch_bounds__(kFoldThreads, kFoldCtasPerSm) void fold_kernel(const __grid_constant__ Params p,
-                                                                            int rows_per_tile) {
+__global__ __launch_bounds__(kFoldThreads, fold_ctas_per_sm(D)) void fold_kernel(const __grid_constant__ Params p,
+                                                                                 int rows_per_tile) {
   static_assert(FoldWarps == 1 || FoldWarps * 32 == kFoldThreads, "barriers are the CTA's");
   constexpr int kVectors = (D / 4 + 31) / 32;
   [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];

@@ -114,9 +114,11 @@ inline constexpr int kFoldRun = 16;
 /// Warps that share a row of more splits than that.
 inline constexpr int kFoldWarps = 4;
 inline constexpr int kFoldThreads = 128;
-/// Bounds the registers to 48: so a CTA fits beside two of the decode kernel with up to 208, and one of write_kv for
-/// few tokens beside these, and they are there when the decode kernel ends.
-inline constexpr int kFoldCtasPerSm = 10;
+/// Bounds the registers, to 48 or 64. With 48 a CTA fits beside two of the decode kernel with up to 208, and one of
+/// write_kv for few tokens beside these, and they are there when the decode kernel ends.
+PAGEDKV_HD_CONSTEXPR int fold_ctas_per_sm(int dim) {
+  return dim <= 128 ? 10 : 8;
+}
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.
