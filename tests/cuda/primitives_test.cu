@@ -19,6 +19,7 @@
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/relaxed_load.cuh"
 #include "cuda/ptx/shared_memory.cuh"
+#include "cuda/ptx/signal.cuh"
 #include "pagedkv/core/half.h"
 #include "pagedkv/core/quant.h"
 
@@ -350,6 +351,42 @@ TEST(Primitives, RelaxedLoads) {
   for (std::size_t l = 0; l < 32; ++l) {
     EXPECT_EQ(got[l], x[l]);
     EXPECT_EQ(got[32 + l], x[l] + 1000);
+  }
+}
+
+/// A word that another warp polls, and what was stored before it; a byte.
+__global__ void signal_kernel(std::uint32_t* out, std::uint32_t* word, std::uint32_t* data, const std::uint8_t* bytes) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane == 0) {
+    ptx::store_release(word, 0);
+    ptx::fence_device();
+  }
+  __syncwarp();
+  data[31 - lane] = static_cast<std::uint32_t>(lane) + 100;
+  __syncwarp();
+  if (lane == 0) ptx::store_release(word, 7);
+  __syncwarp();
+  while (ptx::load_relaxed(word) == 0) {
+  }
+  ptx::fence_device();
+  out[lane] = ptx::load_relaxed(word);
+  out[32 + lane] = data[lane];
+  out[64 + lane] = ptx::load_relaxed(bytes + lane);
+}
+
+TEST(Primitives, Signals) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<std::uint8_t> bytes(32);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(250 - 7 * i);
+  const DeviceBuffer word(4);
+  const DeviceBuffer data(128);
+  const DeviceBuffer in = support::to_device(bytes);
+  const std::vector<std::uint32_t> got =
+      results(96, &signal_kernel, word.as<std::uint32_t>(), data.as<std::uint32_t>(), in.as<const std::uint8_t>());
+  for (std::size_t l = 0; l < 32; ++l) {
+    EXPECT_EQ(got[l], 7U);
+    EXPECT_EQ(got[32 + l], 131 - l);
+    EXPECT_EQ(got[64 + l], bytes[l]);
   }
 }
 
