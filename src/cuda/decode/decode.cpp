@@ -64,14 +64,19 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
     }
   }
   const auto attend = find_kernel("decode", table, key);
-  std::uint32_t* earlier_done = nullptr;
+  auto before = impl::decode::Before::anything;
   if (args.fuse_write.k != nullptr) {
     const WriteKvArgs write = common::write_of(args);
-    // Without programmatic dependent launch the kernels follow each other in full.
-    if (current_device().arch >= 90) earlier_done = static_cast<std::uint32_t*>(workspace.data);
-    impl::write_kv::launcher_for(write)(write, {args.finished, earlier_done}, stream);
+    impl::write_kv::ForDecode decode{args.finished, nullptr};
+    if (current_device().arch >= 90) {  // without programmatic dependent launch the kernels follow each other in full
+      const bool beside =
+          impl::write_kv::is_for_few_tokens(write) && impl::decode::leaves_room_for_write(key.head_dim, key.variant);
+      before = beside ? impl::decode::Before::write_waiting : impl::decode::Before::write;
+      if (beside) decode.earlier_done = static_cast<std::uint32_t*>(workspace.data);
+    }
+    impl::write_kv::launcher_for(write)(write, decode, stream);
   }
-  attend(args, earlier_done, workspace, stream);
+  attend(args, before, workspace, stream);
 }
 
 }  // namespace pagedkv::cuda

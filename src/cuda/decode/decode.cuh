@@ -20,7 +20,7 @@ inline int log2_of(int x) {
   return n;
 }
 
-inline Params make_params(const DecodeArgs& a, const std::uint32_t* earlier_done, Workspace workspace) {
+inline Params make_params(const DecodeArgs& a, Before before, Workspace workspace) {
   const BlockLayout& l = a.layout;
   const WorkspaceLayout places = workspace_layout(a);
   Params p{};
@@ -54,7 +54,8 @@ inline Params make_params(const DecodeArgs& a, const std::uint32_t* earlier_done
   p.window = a.window;
   p.sinks = a.sinks;
   p.own = core::Ownership(a.cp);
-  p.earlier_done = earlier_done;
+  p.before = before;
+  p.earlier_done = static_cast<const std::uint32_t*>(workspace.data);
   p.rope = a.rope;
   p.q_bias = a.q_bias;
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
@@ -69,8 +70,7 @@ inline Params make_params(const DecodeArgs& a, const std::uint32_t* earlier_done
 }
 
 template <class Kernel>
-void Launch<Kernel>::run(const DecodeArgs& args, const std::uint32_t* earlier_done, Workspace workspace,
-                         Stream stream) {
+void Launch<Kernel>::run(const DecodeArgs& args, Before before, Workspace workspace, Stream stream) {
   using T = typename Kernel::T;
   constexpr KvType kK = Kernel::kK;
   constexpr KvType kV = Kernel::kV;
@@ -79,7 +79,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, const std::uint32_t* earlier_do
   constexpr int kRows = 8 * kTiles;
 
   const Device& device = current_device();
-  Params p = make_params(args, earlier_done, workspace);
+  Params p = make_params(args, before, workspace);
   const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
   const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);

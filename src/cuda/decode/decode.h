@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "cuda/decode/params.h"
 #include "cuda/dispatch.h"
 #include "pagedkv/cuda.h"
 #include "pagedkv/ops.h"
@@ -13,12 +14,10 @@ namespace pagedkv::cuda::impl::decode {
 /// query of a head) a warp works on at a time.
 template <class Kernel>
 struct Launch {
-  /// @param earlier_done not null: the launch before this one on the stream is write_kv's of the new tokens and was
-  /// given this word (early_start.cuh)
-  static void run(const DecodeArgs& args, const std::uint32_t* earlier_done, Workspace workspace, Stream stream);
+  static void run(const DecodeArgs& args, Before before, Workspace workspace, Stream stream);
 };
 
-using Launcher = void (*)(const DecodeArgs&, const std::uint32_t* earlier_done, Workspace, Stream);
+using Launcher = void (*)(const DecodeArgs&, Before, Workspace, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 

@@ -14,8 +14,8 @@ namespace pagedkv::cuda::impl::decode {
 /// FoldWarps warps share a row: run r of its splits is summed by the row's warp r % FoldWarps. Rows that were not split
 /// are finished already.
 template <class T, int D, int FoldWarps>
-__global__ __launch_bounds__(kFoldThreads, fold_ctas_per_sm(D)) void fold_kernel(const __grid_constant__ Params p,
-                                                                                 int rows_per_tile) {
+__global__ __launch_bounds__(kFoldThreads, kFoldCtasPerSm) void fold_kernel(const __grid_constant__ Params p,
+                                                                            int rows_per_tile) {
   static_assert(FoldWarps == 1 || FoldWarps * 32 == kFoldThreads, "barriers are the CTA's");
   constexpr int kVectors = (D / 4 + 31) / 32;
   [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];
@@ -51,7 +51,7 @@ __global__ __launch_bounds__(kFoldThreads, fold_ctas_per_sm(D)) void fold_kernel
   const std::int64_t q_row = std::int64_t{q_index} * q_heads + head;
   const float2* ml = p.partial_ml + q_row * p.max_splits;
   const float* part = p.partial_o + q_row * p.max_splits * D + lane * 4;
-  constexpr int kAhead = kVectors < 4 ? 4 / kVectors : 1;  // parts of a run that are loaded together
+  constexpr int kAhead = (FoldWarps == 1 ? 8 : 4) / kVectors;  // parts of a run that are loaded together
   float4 y[kAhead][kVectors];
   const auto load_parts = [&](int first, int end) {
 #pragma unroll

@@ -48,7 +48,7 @@ __device__ __forceinline__ void prefetch_table(const Params& p, const Cursor& c)
 template <int Tokens>
 __device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile, Start& start) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && one_thread_each(p);
+  const bool early = kTargetArch >= 90 && p.before != Before::write && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   Lengths own{};
 #pragma unroll 1
@@ -56,11 +56,8 @@ __device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile,
     if (when == When::complete) {
       // After write_kv of the new tokens only what came before that is waited for here, and the new rows by the loader.
       // Every CTA waits before it ends, so that the end of this kernel is the end of both.
-      if (p.earlier_done != nullptr) {
-        wait_for_done(p.earlier_done);
-      } else {
-        ptx::wait_for_predecessor();
-      }
+      if (p.before == Before::write_waiting) wait_for_done(p.earlier_done);
+      if (p.before == Before::anything) ptx::wait_for_predecessor();
       ptx::launch_dependents();
     }
     Lengths now{};

@@ -63,7 +63,7 @@ class Loader {
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
-    shared_.written = p.earlier_done == nullptr;
+    shared_.written = p.before == Before::anything;
     request(start);
     next_.set(start);
   }

@@ -9,6 +9,13 @@
 
 namespace pagedkv::cuda::impl::decode {
 
+/// What is before the decode kernel on the stream.
+enum class Before : std::uint8_t {
+  anything,       ///< which has to be complete
+  write,          ///< write_kv of the new tokens, and all before it is complete
+  write_waiting,  ///< write_kv of the new tokens, which may still wait itself
+};
+
 /// Bytes of the parts of a (layer, head) region, from the start of a block.
 struct Region {
   std::int64_t layer_offset;
@@ -53,10 +60,9 @@ struct Params {
   int window;
   const float* sinks;
   core::Ownership own;
-  /// Not null: the kernel before this one is write_kv's of the new tokens and may still run; the word is set when all
-  /// kernels before that one are complete.
-  const std::uint32_t* earlier_done;
-  bool prepare_q;  ///< q gets q_bias and q_rope_dim channels of RoPE
+  Before before;
+  const std::uint32_t* earlier_done;  ///< the word of early_start.cuh, with Before::write_waiting
+  bool prepare_q;                     ///< q gets q_bias and q_rope_dim channels of RoPE
   const void* q_bias;
   int q_rope_dim;
   core::RopeTable rope;

@@ -114,10 +114,13 @@ inline constexpr int kFoldRun = 16;
 /// Warps that share a row of more splits than that.
 inline constexpr int kFoldWarps = 4;
 inline constexpr int kFoldThreads = 128;
-/// Bounds the registers, to 48 or 64. With 48 a CTA fits beside two of the decode kernel with up to 208, and one of
-/// write_kv for few tokens beside these, and they are there when the decode kernel ends.
-PAGEDKV_HD_CONSTEXPR int fold_ctas_per_sm(int dim) {
-  return dim <= 128 ? 10 : 8;
+/// Bounds the registers to 64: so a CTA fits beside two of the decode kernel with up to 224, and is there when they
+/// end.
+inline constexpr int kFoldCtasPerSm = 8;
+
+/// Whether a CTA of write_kv for few tokens (48 registers) fits beside those of the decode kernel, here of at most 208.
+PAGEDKV_HD_CONSTEXPR bool leaves_room_for_write(int dim, int row_tiles) {
+  return dim <= 128 && row_tiles == 1;
 }
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp

@@ -7,11 +7,15 @@
 
 namespace pagedkv::cuda {
 
-impl::write_kv::Launcher impl::write_kv::launcher_for(const WriteKvArgs& args) {
-  const Device& device = current_device();
+bool impl::write_kv::is_for_few_tokens(const WriteKvArgs& args) {
   const BlockLayout& l = args.layout;
-  const int variant = choose_variant(args.max_total_q, l.kv_heads, l.head_dim, device.multiprocessors);
-  return find_kernel("write_kv", kernels(), {device.arch, l.dtype, true, {}, l.head_dim, variant});
+  return choose_variant(args.max_total_q, l.kv_heads, l.head_dim, current_device().multiprocessors) == kFewTokens;
+}
+
+impl::write_kv::Launcher impl::write_kv::launcher_for(const WriteKvArgs& args) {
+  const BlockLayout& l = args.layout;
+  const int variant = is_for_few_tokens(args) ? kFewTokens : kManyTokens;
+  return find_kernel("write_kv", kernels(), {current_device().arch, l.dtype, true, {}, l.head_dim, variant});
 }
 
 void write_kv(const WriteKvArgs& args, Validation validation, Stream stream) {

@@ -26,6 +26,9 @@ using Launcher = void (*)(const WriteKvArgs&, const ForDecode&, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 
+/// Whether `args` gets the kernel for few tokens (few_tokens.cuh).
+bool is_for_few_tokens(const WriteKvArgs& args);
+
 /// @throws Error (unsupported) if there is no kernel
 Launcher launcher_for(const WriteKvArgs& args);
 
