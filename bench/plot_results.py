@@ -21,7 +21,6 @@ OURS, OTHERS = "#1f6fb4", "#b8bcc2"
 DECODE_WORKS = ["64 x 8192", "8 x 32768", "1 x 131072"]
 STEP_WORKS = ["64 x 8192", "8 x 32768", "1 x 131072", "256 ragged", "1 x 1024"]
 KV_WORKS = ["write 8 x 4096", "flatten 8 x 4096", "flatten 64 x 4097"]
-PEERS_DEVICE = "h200"
 STREAMING = 10e6  # bytes; with less a work is latency and a bandwidth says nothing
 
 
@@ -42,16 +41,14 @@ def decode_results():
     return table
 
 
-def kv_results(device):
+def kv_results():
     """The same of write_kv and flatten_kv; the fraction is of the copy ceiling, or None where latency counts."""
     table = {}
     work_bytes = {}
-    for r in load(f"gpu_kv_{device}.json")["results"]:
+    for r in load("gpu_kv_h200.json")["results"]:
         work_bytes[r["work"], r["stored"]] = r["bytes"]
         row = table.setdefault(("pagedkv", r["dtype"], r["stored"]), {})
         row[r["work"]] = r["us"], r["of_copy_ceiling"] if r["bytes"] > STREAMING else None
-    if device != PEERS_DEVICE:
-        return table
     peers = load("peers_h200.json")
     for r in peers["kv"]:
         size = work_bytes[r["work"], r["stored"]]
@@ -96,9 +93,9 @@ def decode_text():
             + markdown(["us (fraction of the read bandwidth)", *DECODE_WORKS], rows))
 
 
-def step_text(device):
+def step_text():
     """Decode of one new token with its write, for every format."""
-    data = load(f"gpu_decode_{device}.json")
+    data = load("gpu_decode_h200.json")
     results = {(r["work"], r["dtype"], r["stored"]): r for r in data["results"]}
     columns = [(dtype, stored) for stored in ("same", "int8", "int4") for dtype in ("f16", "bf16")]
     rows = []
@@ -111,9 +108,9 @@ def step_text(device):
                         *(t if s == "same" else f"{s}, T {t}" for t, s in columns)], rows))
 
 
-def kv_text(device):
-    data = load(f"gpu_kv_{device}.json")
-    table = kv_results(device)
+def kv_text():
+    data = load("gpu_kv_h200.json")
+    table = kv_results()
     columns = [(dtype, stored) for dtype in ("f16", "bf16") for stored in ("same", "int8", "int4")]
     works = list(dict.fromkeys(r["work"] for r in data["results"]))
     libraries = sorted({k[0] for k in table}, key=lambda name: (name != "pagedkv", name))
@@ -171,7 +168,7 @@ def plots():
     IMAGES.mkdir(exist_ok=True)
     for name, table, works, limit in (
             ("gpu_decode_h200", decode_results(), DECODE_WORKS, "fraction of the read bandwidth of the same run"),
-            ("gpu_kv_h200", kv_results(PEERS_DEVICE), KV_WORKS,
+            ("gpu_kv_h200", kv_results(), KV_WORKS,
              "bytes read and written per second, as a fraction of the best copy of the same run")):
         # One T of each library: f16 where it was measured.
         keys = [k for k in table if any(w in table[k] for w in works)]
@@ -193,8 +190,7 @@ def main():
     parser.add_argument("--no-plots", action="store_true", help="tables only: no matplotlib")
     options = parser.parse_args()
     text = DOC.read_text()
-    for name, new in (("gpu_decode", decode_text()), ("gpu_step", step_text("h200")), ("gpu_kv", kv_text("h200")),
-                      ("gpu_step_h100", step_text("h100")), ("gpu_kv_h100", kv_text("h100"))):
+    for name, new in (("gpu_decode", decode_text()), ("gpu_step", step_text()), ("gpu_kv", kv_text())):
         text = replace_between(text, name, new)
     DOC.write_text(text)
     if not options.no_plots:
