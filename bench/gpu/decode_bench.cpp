@@ -36,8 +36,8 @@ struct Work {
   KvType stored = KvType::same;
 };
 
-/// Replays go round layers that hold this much together, several times the L2 cache.
 constexpr double kWarmUpMs = 40;
+/// Replays go round layers that hold this much together, several times the L2 cache.
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
 constexpr double kBytesPerGraph = 4e9;

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 
@@ -29,7 +30,9 @@ int attribute(cudaDeviceAttr what, int device) {
 Device read_device(int id) {
   Device d;
   d.id = id;
-  d.arch = 10 * attribute(cudaDevAttrComputeCapabilityMajor, id) + attribute(cudaDevAttrComputeCapabilityMinor, id);
+  const int capability =
+      10 * attribute(cudaDevAttrComputeCapabilityMajor, id) + attribute(cudaDevAttrComputeCapabilityMinor, id);
+  d.arch = std::min(capability, compiled_arch());
   d.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, id);
   d.shared_per_block = static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, id));
   d.shared_per_multiprocessor = static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, id));

@@ -354,7 +354,8 @@ TEST(Primitives, RelaxedLoads) {
   }
 }
 
-/// A word that another warp polls, and what was stored before it; a byte.
+/// A lane sets a word when all lanes have stored something, and all load both; bytes besides. Between kernels that run
+/// at the same time GpuFusedDecode.CallsThatFeedEachOther tests it.
 __global__ void signal_kernel(std::uint32_t* out, std::uint32_t* word, std::uint32_t* data, const std::uint8_t* bytes) {
   const int lane = static_cast<int>(threadIdx.x);
   if (lane == 0) {

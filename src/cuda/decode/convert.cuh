@@ -1,6 +1,6 @@
 #pragma once
 // Stored bytes as matrix fragments, by bit operations alone: an int4 code becomes the f16 1024 + code or 64 + code, an
-// int8 code 1024 + code. The offsets are taken out again by the sums of q and of p (docs/kernels.md).
+// int8 code 1024 + code. The offsets are taken out again by the sums of q and of p (docs/decode.md).
 //
 // One ldmatrix of a 16-byte chunk gives each lane one word of it: for keys word lane % 4 of row lane / 4, for values
 // (transposed) the 16-bit element lane / 4 of rows 2 (lane % 4) and + 1.

@@ -69,8 +69,8 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
     const WriteKvArgs write = common::write_of(args);
     impl::write_kv::ForDecode decode{args.finished, nullptr};
     if (current_device().arch >= 90) {  // without programmatic dependent launch the kernels follow each other in full
-      const bool beside =
-          impl::write_kv::is_for_few_tokens(write) && impl::decode::leaves_room_for_write(key.head_dim, key.variant);
+      const bool beside = impl::write_kv::is_for_few_tokens(write) &&
+                          impl::decode::leaves_room_for_write(key.format.k, key.format.v, key.head_dim, key.variant);
       before = beside ? impl::decode::Before::write_waiting : impl::decode::Before::write;
       if (beside) decode.earlier_done = static_cast<std::uint32_t*>(workspace.data);
     }

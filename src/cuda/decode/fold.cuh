@@ -24,21 +24,22 @@ __global__ __launch_bounds__(kFoldThreads, kFoldCtasPerSm) void fold_kernel(cons
   const int warp = static_cast<int>(threadIdx.x) / 32 % FoldWarps;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int q_heads = p.group * p.kv_heads;
-  const int row = static_cast<int>(blockIdx.x * kFoldThreads + threadIdx.x) / (32 * FoldWarps);
+  const int row = static_cast<int>(blockIdx.x) * (kFoldThreads / (32 * FoldWarps)) +
+                  static_cast<int>(threadIdx.x) / (32 * FoldWarps);
   const int head = row % q_heads;
   const int q_index = row / q_heads;
 
-  // Lengths were complete before the decode kernel started. Rows are waited for below, and by one CTA in any case: then
-  // the end of this kernel is the end of those before it.
+  // Lengths were complete before the decode kernel let this one start. Rows are waited for below, and by one CTA in any
+  // case: then the end of this kernel is the end of those before it.
   ptx::launch_dependents();
   if (blockIdx.x == 0) ptx::wait_for_predecessor();
   // The sequence that holds this query.
-  if (q_index < __ldg(p.cu_q) || q_index >= __ldg(p.cu_q + p.batch)) return;
+  if (q_index < p.cu_q[0] || q_index >= p.cu_q[p.batch]) return;
   int low = 0;
   int high_b = p.batch;
   while (high_b - low > 1) {
     const int mid = (low + high_b) / 2;
-    if (__ldg(p.cu_q + mid) <= q_index) {
+    if (p.cu_q[mid] <= q_index) {
       low = mid;
     } else {
       high_b = mid;

@@ -1,5 +1,5 @@
 #pragma once
-// The decode kernel. docs/kernels.md derives it.
+// The decode kernel. docs/decode.md derives it.
 
 #include <cstdint>
 
@@ -153,7 +153,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
         if (row0 + lane < rows) {
           const int token = p.group_div.div(row0 + lane);
           visible_range(p, item.seq, token, seen.from, seen.to);
-          if (p.tree_mask != nullptr) seen.tree = __ldg(p.tree_mask + item.seq.q_begin + token);
+          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item.seq.q_begin + token];
         }
         visible.row[lane] = seen;
       }

@@ -97,9 +97,9 @@ class Loader {
     if (t < last && t + piece > first) {
       const std::int64_t at = c.seq.table_row + (t >> p_.block_shift);
       if (p_.table.pointers != nullptr) {
-        entry_ = __ldg(reinterpret_cast<const unsigned long long*>(p_.table.pointers) + at);
+        entry_ = reinterpret_cast<const unsigned long long*>(p_.table.pointers)[at];
       } else {
-        entry_ = static_cast<std::uint64_t>(__ldg(p_.table.indices + at));
+        entry_ = static_cast<std::uint64_t>(p_.table.indices[at]);
       }
     }
   }

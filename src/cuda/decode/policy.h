@@ -1,5 +1,5 @@
 #pragma once
-// Shapes and sizes of the decode kernels. docs/kernels.md derives them. Everything that decides which bits come out
+// Shapes and sizes of the decode kernels. docs/decode.md derives them. Everything that decides which bits come out
 // (tile, split, warps) depends on format and head_dim alone.
 
 #include <cstddef>
@@ -118,9 +118,11 @@ inline constexpr int kFoldThreads = 128;
 /// end.
 inline constexpr int kFoldCtasPerSm = 8;
 
-/// Whether a CTA of write_kv for few tokens (48 registers) fits beside those of the decode kernel, here of at most 208.
-PAGEDKV_HD_CONSTEXPR bool leaves_room_for_write(int dim, int row_tiles) {
-  return dim <= 128 && row_tiles == 1;
+/// Whether a CTA of write_kv for few tokens (48 registers) fits beside those of the decode kernel: of 206 registers or
+/// less with one format, 211 with two, but 242 and more for int4 with 16 bit, and 255 for longer rows or more of them.
+PAGEDKV_HD_CONSTEXPR bool leaves_room_for_write(KvType k, KvType v, int dim, int row_tiles) {
+  const bool far_apart = (k == KvType::same && v == KvType::int4) || (k == KvType::int4 && v == KvType::same);
+  return dim <= 128 && row_tiles == 1 && !far_apart;
 }
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp

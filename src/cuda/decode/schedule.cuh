@@ -55,15 +55,15 @@ enum class When : std::uint8_t {
 };
 
 __device__ __forceinline__ Lengths load_lengths(const Params& p, int b, When when) {
-  const auto load = [&](const std::int32_t* at) { return when == When::early ? ptx::load_relaxed(at) : __ldg(at); };
+  const auto load = [&](const std::int32_t* at) { return when == When::early ? ptx::load_relaxed(at) : *at; };
   Lengths l{load(p.cu_q + b), load(p.cu_q + b + 1), load(p.cu_k + b), load(p.cu_k + b + 1), 0, false};
   if (p.table.cu_blocks != nullptr) l.table_row = load(p.table.cu_blocks + b);
   if (p.finished != nullptr) {
-    l.finished = (when == When::early ? ptx::load_relaxed(p.finished + b) : __ldg(p.finished + b)) != 0;
+    l.finished = (when == When::early ? ptx::load_relaxed(p.finished + b) : p.finished[b]) != 0;
   }
   if (when == When::early) {
-    const int q_len = l.q_end - l.q_begin;
-    const int k_len = l.k_end - l.k_begin;
+    const std::int64_t q_len = std::int64_t{l.q_end} - l.q_begin;
+    const std::int64_t k_len = std::int64_t{l.k_end} - l.k_begin;
     if (q_len < 0 || q_len > kMostQueries || k_len < q_len || (k_len - 1) >> p.split_shift >= p.max_splits) l = {};
   }
   return l;

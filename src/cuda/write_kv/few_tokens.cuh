@@ -51,7 +51,8 @@ __device__ __forceinline__ void prefetch_token(const Params& p) {
   const std::int32_t k_end = ptx::load_relaxed(p.cu_k + b + 1);
   const std::int64_t entry = p.table.cu_blocks != nullptr ? std::int64_t{ptx::load_relaxed(p.table.cu_blocks + b)}
                                                           : std::int64_t{b} * p.table.row_stride;
-  if (end - begin != 1 || k_end <= k_begin) return;
+  const std::int64_t k_len = std::int64_t{k_end} - k_begin;
+  if (std::int64_t{end} - begin != 1 || k_len < 1 || k_len > INT32_MAX) return;
   const WarpHeads at = warp_heads<Shape>(p);
   static_assert(Shape::kRows * Shape::kDim * 2 == 32 * 32, "32 bytes for each lane");
   const int head = at.first + lane / Shape::kLanes;
@@ -61,7 +62,7 @@ __device__ __forceinline__ void prefetch_token(const Params& p) {
   }
   std::int32_t block = 0;
   std::int32_t row = 0;
-  p.block_len(block, row, max(p.owner.local(k_end - k_begin - 1), 0));
+  p.block_len(block, row, max(p.owner.local(static_cast<std::int32_t>(k_len) - 1), 0));
   if (threadIdx.x == 0 && p.table.pointers != nullptr) ptx::prefetch_l2(p.table.pointers + entry + block);
   if (threadIdx.x == 0 && p.table.pointers == nullptr) ptx::prefetch_l2(p.table.indices + entry + block);
 }

@@ -23,9 +23,10 @@ struct Params {
   const std::int32_t* cu_k;
   const std::int32_t* readonly_blocks;
   const std::uint8_t* finished;  ///< [batch] nonzero: nothing is written for the sequence; may be null
-  std::uint32_t* earlier_done;   ///< set when all kernels before this one are complete (early_start.cuh); may be null
-  const void* x[2];              ///< k and v
-  const void* bias[2];           ///< of k and v
+  /// Set when all kernels before this one are complete (early_start.cuh); may be null. Looked at for few tokens only.
+  std::uint32_t* earlier_done;
+  const void* x[2];     ///< k and v
+  const void* bias[2];  ///< of k and v
   TokenStrides strides;
   std::int64_t head_bytes;  ///< strides.head in bytes
   core::RopeTable rope;

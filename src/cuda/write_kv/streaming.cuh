@@ -9,7 +9,6 @@
 
 #include <cstdint>
 
-#include "cuda/early_start.cuh"
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
@@ -247,10 +246,9 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) streaming_kernel(const _
   const bool mrope = p.rope.dim > 0 && p.rope.mrope != MropeMode::none;
 
   if (p.rope.dim > 0) load_turns(turns, p.rope);
-  start_next_early(p.earlier_done);
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   ptx::wait_for_predecessor();
-  tell_next(p.earlier_done);
+  ptx::launch_dependents();
   const std::int64_t t0 = p.cu_q[0] + std::int64_t{blockIdx.x} * p.chunk;
   const std::int64_t t1 = min(t0 + p.chunk, std::int64_t{p.cu_q[p.batch]});
   find_spans<kThreads>(p.cu_q, p.batch, t0, t1, spans, [&](std::int32_t b) { return load_span(p, b); });

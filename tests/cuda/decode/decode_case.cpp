@@ -186,8 +186,8 @@ ops::Result run(ops::Case& c, const Call& call) {
     on.cu_q.set(call.early_lengths.data());
     on.cu_k.set(call.early_lengths.data());
     late = [&](cudaStream_t stream) {
-      late_copy(on.cu_q.as<std::int32_t>(), late_q.as<std::int32_t>(), lengths, stream);
-      late_copy(on.cu_k.as<std::int32_t>(), late_k.as<std::int32_t>(), lengths, stream);
+      late_copy({on.cu_q.as<std::int32_t>(), on.cu_k.as<std::int32_t>()},
+                {late_q.as<std::int32_t>(), late_k.as<std::int32_t>()}, lengths, stream);
     };
   }
   launch(

@@ -257,8 +257,8 @@ TEST(GpuFusedDecode, CallsThatFeedEachOther) {
 /// step, of other sequences, or no lengths at all.
 TEST(GpuFusedDecode, LengthsThatArriveLate) {
   PAGEDKV_NEEDS_DEVICE();
-  for (const bool fused : {false, true}) {
-    FusedSpec s = base(DType::f16, {KvType::int8, KvType::int4}, 128);
+  for (const auto& [fused, head_dim] : {std::pair{false, 128}, {true, 128}, {true, 64}}) {
+    FusedSpec s = base(DType::f16, {KvType::int8, KvType::int4}, head_dim);
     s.base.lengths = {{1, 2600, 0}, {4, 300, 1}, {2, 70, 2}, {1, 1000, 3}};
     s.write = fused;
     s.rotate_q = fused;

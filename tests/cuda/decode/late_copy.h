@@ -7,7 +7,8 @@
 
 namespace decode_test {
 
-/// to[i] = from[i] for i < n, some ten microseconds after the next kernel of the stream may have started.
-void late_copy(std::int32_t* to, const std::int32_t* from, int n, cudaStream_t stream);
+/// to[i][j] = from[i][j] for i < 2 and j < n, some ten microseconds after the next kernel of the stream may have
+/// started.
+void late_copy(std::int32_t* const (&to)[2], const std::int32_t* const (&from)[2], int n, cudaStream_t stream);
 
 }  // namespace decode_test
