@@ -44,6 +44,9 @@ function(pagedkv_add_test name)
   if(PAGEDKV_TEST_LABEL)
     add_dependencies(${PAGEDKV_TEST_LABEL}_tests ${name})
   endif()
+  if(PAGEDKV_SANITIZE STREQUAL "thread")
+    list(APPEND T_ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+  endif()
   set_tests_properties(${name} PROPERTIES
     TIMEOUT ${T_TIMEOUT}
     LABELS "${labels}"

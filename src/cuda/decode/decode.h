@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "cuda/decode/params.h"
+#include "cuda/decode/policy.h"
 #include "cuda/dispatch.h"
 #include "pagedkv/cuda.h"
 #include "pagedkv/ops.h"

@@ -3,18 +3,12 @@
 
 #include <cstdint>
 
+#include "cuda/decode/policy.h"
 #include "pagedkv/core/context_parallel.h"
 #include "pagedkv/core/rope.h"
 #include "pagedkv/ops.h"
 
 namespace pagedkv::cuda::impl::decode {
-
-/// What is before the decode kernel on the stream.
-enum class Before : std::uint8_t {
-  anything,       ///< which has to be complete
-  write,          ///< write_kv of the new tokens, and all before it is complete
-  write_waiting,  ///< write_kv of the new tokens, which may still wait itself
-};
 
 /// Bytes of the parts of a (layer, head) region, from the start of a block.
 struct Region {

@@ -118,6 +118,13 @@ inline constexpr int kFoldThreads = 128;
 /// end.
 inline constexpr int kFoldCtasPerSm = 8;
 
+/// What is before the decode kernel on the stream.
+enum class Before : std::uint8_t {
+  anything,       ///< which has to be complete
+  write,          ///< write_kv of the new tokens, and all before it is complete
+  write_waiting,  ///< write_kv of the new tokens, which may still wait itself
+};
+
 /// Whether a CTA of write_kv for few tokens (48 registers) fits beside those of the decode kernel: of 206 registers or
 /// less with one format, 211 with two, but 242 and more for int4 with 16 bit, and 255 for longer rows or more of them.
 PAGEDKV_HD_CONSTEXPR bool leaves_room_for_write(KvType k, KvType v, int dim, int row_tiles) {
