@@ -74,6 +74,7 @@ TEST(DecodePolicy, FitsTheDevice) {
           const int ctas = decode::ctas_per_sm(90, k, v, dim, tiles);
           EXPECT_GE(decode::stages(90, k, v, dim, tiles), 2);
           EXPECT_LE(ctas * (decode::shared_bytes(90, k, v, dim, tiles) + 1024), 228 * 1024);
+          if (k == v && dim <= 128) EXPECT_EQ(ctas, dim == 64 && tiles == 1 ? 3 : 2);
         }
         // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.
         EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
@@ -85,6 +86,13 @@ TEST(DecodePolicy, FitsTheDevice) {
       }
     }
   }
+}
+
+TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {
+  EXPECT_TRUE(decode::starts_next_early(768, 264, 2, 8192)) << "what is beside two CTAs leaves room for the next one's";
+  EXPECT_TRUE(decode::starts_next_early(396, 396, 3, 131072)) << "an item each: a late start would cost more";
+  EXPECT_TRUE(decode::starts_next_early(768, 396, 3, 1024)) << "short items";
+  EXPECT_FALSE(decode::starts_next_early(768, 396, 3, 8192));
 }
 
 }  // namespace

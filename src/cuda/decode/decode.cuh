@@ -97,11 +97,13 @@ void Launch<Kernel>::run(const DecodeArgs& args, Before before, Workspace worksp
   launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, overlap}, p);
 
   if (p.max_splits == 1) return;
+  const bool next_early =
+      starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), args.max_k_len);
   const std::int64_t rows = args.max_total_q * args.q_heads;
   const auto fold = [&](auto* fold_kernel, int warps_per_row) {
     const std::int64_t rows_per_cta = kFoldThreads / (32 * warps_per_row);
     const dim3 fold_ctas(static_cast<unsigned>((rows + rows_per_cta - 1) / rows_per_cta));
-    launch("decode", fold_kernel, {fold_ctas, kFoldThreads, 0, stream, overlap}, p, kRows);
+    launch("decode", fold_kernel, {fold_ctas, kFoldThreads, 0, stream, overlap}, p, kRows, next_early);
   };
   if (p.max_splits > kFoldRun) {
     fold(&fold_kernel<T, value_dim(kDim), kFoldWarps>, kFoldWarps);

@@ -12,10 +12,10 @@
 namespace pagedkv::cuda::impl::decode {
 
 /// FoldWarps warps share a row: run r of its splits is summed by the row's warp r % FoldWarps. Rows that were not split
-/// are finished already.
+/// are finished already. next_early: starts_next_early().
 template <class T, int D, int FoldWarps>
 __global__ __launch_bounds__(kFoldThreads, kFoldCtasPerSm) void fold_kernel(const __grid_constant__ Params p,
-                                                                            int rows_per_tile) {
+                                                                            int rows_per_tile, bool next_early) {
   static_assert(FoldWarps == 1 || FoldWarps * 32 == kFoldThreads, "barriers are the CTA's");
   constexpr int kVectors = (D / 4 + 31) / 32;
   [[maybe_unused]] __shared__ float4 sums[FoldWarps][kVectors][32];
@@ -31,7 +31,7 @@ __global__ __launch_bounds__(kFoldThreads, kFoldCtasPerSm) void fold_kernel(cons
 
   // Lengths were complete before the decode kernel let this one start. Rows are waited for below, and by one CTA in any
   // case: then the end of this kernel is the end of those before it.
-  ptx::launch_dependents();
+  if (next_early) ptx::launch_dependents();
   if (blockIdx.x == 0) ptx::wait_for_predecessor();
   // The sequence that holds this query.
   if (q_index < p.cu_q[0] || q_index >= p.cu_q[p.batch]) return;

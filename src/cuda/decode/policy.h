@@ -149,13 +149,20 @@ PAGEDKV_HD_CONSTEXPR int stages_that_fit(int arch, int ctas, KvType k, KvType v,
   return n > 4 ? 4 : n;
 }
 
-/// CTAs of a multiprocessor: two where three stages still fit; three for rows of 32 bytes, whose kernel fits the
-/// registers (with more, spilled registers cost more than the additional warps give).
+/// CTAs of a multiprocessor: two where three stages still fit; three of head_dim 64, whose kernels fit the registers
+/// (with more, spilled registers cost more than the additional warps give).
 PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int row_tiles) {
+  if (row_tiles == 1 && dim <= 64 && stages_that_fit(arch, 3, k, v, dim, row_tiles) >= 2) return 3;
   const int enough = arch >= 90 ? 3 : 2;
-  if (row_tiles == 1 && data_bytes(k, v, dim) <= 64 && stages_that_fit(arch, 3, k, v, dim, row_tiles) >= enough)
-    return 3;
   return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
+}
+
+/// Whether the kernel that joins splits lets the next one on the stream start before it has ended. Three CTAs of the
+/// next call's decode kernel fill an SM. If some come while CTAs of this call are there, a few SMs end up with two, and
+/// the third starts elsewhere when others have ended, half a kernel late. Where CTAs have several long items that costs
+/// more than a late start.
+PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas_per_sm, int max_k_len) {
+  return ctas_per_sm < 3 || items <= resident || max_k_len <= kShortLength;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {
