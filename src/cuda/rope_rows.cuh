@@ -43,6 +43,14 @@ __device__ __noinline__ std::uint64_t turn_of_base(float base, int pair, int dim
   return core::turn_from_base(base, pair, dim);
 }
 
+/// core::rope_sincos() of a pair of a token, whose frequency is `turn` unless the sequence has a base of its own.
+__device__ __forceinline__ core::SinCos sines_of_pair(const core::RopeTable& rope, std::uint64_t turn, int pair, int b,
+                                                      std::int32_t token, std::int32_t position) {
+  if (rope.base != nullptr) turn = turn_of_base<>(rope.base[b], pair, rope.dim);
+  return core::rope_sincos(rope,
+                           static_cast<std::uint64_t>(core::rope_position(rope, pair, b, token, position)) * turn);
+}
+
 /// Frequencies of all pairs of one sequence that has a base of its own. All threads of the CTA call it; needs a barrier
 /// before they are read.
 __device__ __forceinline__ void turns_of_base(std::uint64_t* turns, const core::RopeTable& rope, std::int32_t b) {

@@ -24,7 +24,7 @@ struct RowShape {
   static constexpr int kPairs = D / 16;  ///< slots of a row
   static constexpr int kSlots = (kPairs + kLanes - 1) / kLanes;
   static constexpr int kRows = 32 / kLanes;  ///< rows of a warp
-  static_assert(D % 16 == 0);
+  static_assert(D % 16 == 0 && kLanes <= kPairs);
 };
 
 /// Lanes of a row where there are rows enough.
@@ -32,6 +32,9 @@ template <int D>
 inline constexpr int kRowLanes = D == 96    ? 2
                                  : D >= 256 ? 8
                                             : 4;
+/// Where rows are few and the time that one takes counts.
+template <int D>
+inline constexpr int kFewRowLanes = 2 * kRowLanes<D> <= D / 16 ? 2 * kRowLanes<D> : kRowLanes<D>;
 
 /// Which two chunks a slot holds. Adjacent ones make the widest stores of codes. Otherwise they lie apart so that both
 /// channels of a half-split pair meet in one lane: (s, s + split) for the rotated chunks, and the rest likewise.

@@ -19,7 +19,6 @@
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/relaxed_load.cuh"
 #include "cuda/ptx/shared_memory.cuh"
-#include "cuda/ptx/signal.cuh"
 #include "pagedkv/core/half.h"
 #include "pagedkv/core/quant.h"
 
@@ -354,41 +353,19 @@ TEST(Primitives, RelaxedLoads) {
   }
 }
 
-/// A lane sets a word when all lanes have stored something, and all load both; bytes besides. Between kernels that run
-/// at the same time GpuFusedDecode.CallsThatFeedEachOther tests it.
-__global__ void signal_kernel(std::uint32_t* out, std::uint32_t* word, std::uint32_t* data, const std::uint8_t* bytes) {
-  const int lane = static_cast<int>(threadIdx.x);
-  if (lane == 0) {
-    ptx::store_release(word, 0);
-    ptx::fence_device();
-  }
-  __syncwarp();
-  data[31 - lane] = static_cast<std::uint32_t>(lane) + 100;
-  __syncwarp();
-  if (lane == 0) ptx::store_release(word, 7);
-  __syncwarp();
-  while (ptx::load_relaxed(word) == 0) {
-  }
-  ptx::fence_device();
-  out[lane] = ptx::load_relaxed(word);
-  out[32 + lane] = data[lane];
-  out[64 + lane] = ptx::load_relaxed(bytes + lane);
+/// Relaxed loads of bytes.
+__global__ void relaxed_bytes_kernel(std::int32_t* out, const std::uint8_t* bytes) {
+  const auto lane = static_cast<int>(threadIdx.x);
+  out[lane] = ptx::load_relaxed(bytes + lane);
 }
 
-TEST(Primitives, Signals) {
+TEST(Primitives, RelaxedLoadsOfBytes) {
   PAGEDKV_NEEDS_DEVICE();
   std::vector<std::uint8_t> bytes(32);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(250 - 7 * i);
-  const DeviceBuffer word(4);
-  const DeviceBuffer data(128);
   const DeviceBuffer in = support::to_device(bytes);
-  const std::vector<std::uint32_t> got =
-      results(96, &signal_kernel, word.as<std::uint32_t>(), data.as<std::uint32_t>(), in.as<const std::uint8_t>());
-  for (std::size_t l = 0; l < 32; ++l) {
-    EXPECT_EQ(got[l], 7U);
-    EXPECT_EQ(got[32 + l], 131 - l);
-    EXPECT_EQ(got[64 + l], bytes[l]);
-  }
+  const std::vector<std::int32_t> got = results(32, &relaxed_bytes_kernel, in.as<const std::uint8_t>());
+  for (std::size_t l = 0; l < 32; ++l) EXPECT_EQ(got[l], bytes[l]);
 }
 
 }  // namespace

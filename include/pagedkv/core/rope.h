@@ -162,11 +162,14 @@ PAGEDKV_HD std::int64_t rope_position(const RopeTable& r, int i, int batch, std:
 }
 
 /// Sine and cosine of a pair's phase, times the attention factor.
-PAGEDKV_HD SinCos rope_sincos(const RopeTable& r, std::uint64_t phase) {
+PAGEDKV_HD SinCos rope_sincos(float attention_factor, std::uint64_t phase) {
   SinCos t = sincos_turn(phase);
-  t.sin = mul_rn(t.sin, r.attention_factor);
-  t.cos = mul_rn(t.cos, r.attention_factor);
+  t.sin = mul_rn(t.sin, attention_factor);
+  t.cos = mul_rn(t.cos, attention_factor);
   return t;
+}
+PAGEDKV_HD SinCos rope_sincos(const RopeTable& r, std::uint64_t phase) {
+  return rope_sincos(r.attention_factor, phase);
 }
 
 /// The same of pair i of a token.

@@ -7,7 +7,6 @@
 #include "cuda/decode/workspace.h"
 #include "cuda/device.h"
 #include "cuda/validation.h"
-#include "cuda/write_kv/write_kv.h"
 
 namespace pagedkv::cuda {
 namespace {
@@ -63,20 +62,7 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
       if (serves(entry.key, wide)) key = wide;
     }
   }
-  const auto attend = find_kernel("decode", table, key);
-  auto before = impl::decode::Before::anything;
-  if (args.fuse_write.k != nullptr) {
-    const WriteKvArgs write = common::write_of(args);
-    impl::write_kv::ForDecode decode{args.finished, nullptr};
-    if (current_device().arch >= 90) {  // without programmatic dependent launch the kernels follow each other in full
-      const bool beside = impl::write_kv::is_for_few_tokens(write) &&
-                          impl::decode::leaves_room_for_write(key.format.k, key.format.v, key.head_dim, key.variant);
-      before = beside ? impl::decode::Before::write_waiting : impl::decode::Before::write;
-      if (beside) decode.earlier_done = static_cast<std::uint32_t*>(workspace.data);
-    }
-    impl::write_kv::launcher_for(write)(write, decode, stream);
-  }
-  attend(args, before, workspace, stream);
+  find_kernel("decode", table, key)(args, workspace, stream);
 }
 
 }  // namespace pagedkv::cuda

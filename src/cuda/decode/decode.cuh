@@ -20,7 +20,7 @@ inline int log2_of(int x) {
   return n;
 }
 
-inline Params make_params(const DecodeArgs& a, Before before, Workspace workspace) {
+inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   const BlockLayout& l = a.layout;
   const WorkspaceLayout places = workspace_layout(a);
   Params p{};
@@ -54,15 +54,20 @@ inline Params make_params(const DecodeArgs& a, Before before, Workspace workspac
   p.window = a.window;
   p.sinks = a.sinks;
   p.own = core::Ownership(a.cp);
-  p.before = before;
-  p.earlier_done = static_cast<const std::uint32_t*>(workspace.data);
+  const FuseWrite& write = a.fuse_write;
+  p.new_rows[0] = write.k;
+  p.new_rows[1] = write.v;
+  p.new_bias[0] = write.k_bias;
+  p.new_bias[1] = write.v_bias;
+  p.new_strides = write.strides;
+  p.readonly_blocks = write.readonly_blocks;
   p.rope = a.rope;
   p.q_bias = a.q_bias;
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
   p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
   p.max_splits = places.splits;
   if (places.splits > 1) {
-    char* partials = static_cast<char*>(workspace.data) + kWordBytes;
+    char* partials = static_cast<char*>(workspace.data);
     p.partial_o = reinterpret_cast<float*>(partials);
     p.partial_ml = reinterpret_cast<float2*>(partials + places.o_bytes);
   }
@@ -70,7 +75,7 @@ inline Params make_params(const DecodeArgs& a, Before before, Workspace workspac
 }
 
 template <class Kernel>
-void Launch<Kernel>::run(const DecodeArgs& args, Before before, Workspace workspace, Stream stream) {
+void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream stream) {
   using T = typename Kernel::T;
   constexpr KvType kK = Kernel::kK;
   constexpr KvType kV = Kernel::kV;
@@ -79,7 +84,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Before before, Workspace worksp
   constexpr int kRows = 8 * kTiles;
 
   const Device& device = current_device();
-  Params p = make_params(args, before, workspace);
+  Params p = make_params(args, workspace);
   const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
   const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);

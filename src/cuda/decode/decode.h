@@ -3,7 +3,6 @@
 
 #include <span>
 
-#include "cuda/decode/policy.h"
 #include "cuda/dispatch.h"
 #include "pagedkv/cuda.h"
 #include "pagedkv/ops.h"
@@ -14,10 +13,10 @@ namespace pagedkv::cuda::impl::decode {
 /// query of a head) a warp works on at a time.
 template <class Kernel>
 struct Launch {
-  static void run(const DecodeArgs& args, Before before, Workspace workspace, Stream stream);
+  static void run(const DecodeArgs& args, Workspace workspace, Stream stream);
 };
 
-using Launcher = void (*)(const DecodeArgs&, Before, Workspace, Stream);
+using Launcher = void (*)(const DecodeArgs&, Workspace, Stream);
 
 std::span<const KernelEntry<Launcher>> kernels();
 

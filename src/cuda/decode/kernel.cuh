@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/decode/loader.cuh"
+#include "cuda/decode/new_tokens.cuh"
 #include "cuda/decode/output.cuh"
 #include "cuda/decode/params.h"
 #include "cuda/decode/policy.h"
@@ -12,7 +13,6 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
-#include "cuda/early_start.cuh"
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
@@ -44,20 +44,17 @@ __device__ __forceinline__ void prefetch_table(const Params& p, const Cursor& c)
 
 /// Waits for the kernels before this one and finds the CTA's part of the work. While it waits it looks at the lengths
 /// as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is known
-/// already. All threads of the CTA call it.
-template <int Tokens>
-__device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile, Start& start) {
+/// already; `on_guess` is called with its start as it seems to be. All threads of the CTA call it.
+template <int Tokens, class Guess>
+__device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile, Start& start, Guess on_guess) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && p.before != Before::write && one_thread_each(p);
+  const bool early = kTargetArch >= 90 && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   Lengths own{};
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {
     if (when == When::complete) {
-      // After write_kv of the new tokens only what came before that is waited for here, and the new rows by the loader.
-      // Every CTA waits before it ends, so that the end of this kernel is the end of both.
-      if (p.before == Before::write_waiting) wait_for_done(p.earlier_done);
-      if (p.before == Before::anything) ptx::wait_for_predecessor();
+      ptx::wait_for_predecessor();
       ptx::launch_dependents();
     }
     Lengths now{};
@@ -67,7 +64,10 @@ __device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile,
     find_start(p, rows_per_tile, own, when, start);
     if (when == When::complete) break;
     const Cursor guess = start.cursor;
-    if (guess.valid()) prefetch_table<Tokens>(p, guess);
+    if (guess.valid()) {
+      prefetch_table<Tokens>(p, guess);
+      on_guess(guess);
+    }
   }
   return start.cursor;
 }
@@ -81,8 +81,7 @@ struct WarpShared {
 };
 
 template <class T, KvType K, KvType V, int D, int N>
-__global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
-                                                      N)) void decode_kernel(const __grid_constant__ Params p) {
+__global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kernel(const __grid_constant__ Params p) {
   using S = Stage<K, V, D>;
   constexpr int kTokens = S::kTokens;
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
@@ -93,6 +92,7 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
   static_assert(128 + sizeof(Exchange<kRows>) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
+  static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
@@ -105,12 +105,15 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
 
   auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
   auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange))[warp];
+  const bool writes = p.new_rows[0] != nullptr;
+  // The first stage is free until the loop over tiles.
+  auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
+  if (writes) prepare_new_tokens<D>(p, kRows, new_tokens);
+  const Cursor start = start_work<S::kTokens>(p, kRows, *reinterpret_cast<Start*>(extra), [&](const Cursor& guess) {
+    if (writes) guess_sines<D>(p, new_tokens, guess);
+  });
+  if (!start.valid()) return;
   SharedCursor current(&own_shared.item);
-  const Cursor start = start_work<S::kTokens>(p, kRows, *reinterpret_cast<Start*>(extra));
-  if (!start.valid()) {
-    ptx::wait_for_predecessor();
-    return;
-  }
   current.set(start);
   RawQueries<N, D> raw;
   fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
@@ -118,8 +121,16 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
 
   Loader<K, V, D, kRows> loader(p, start, own_shared.loader);
   int stage = 0;  // the free one; the others are in flight, oldest first
+  int issued = 1;
 #pragma unroll 1
-  for (int i = 1; i < kStages; ++i) loader.issue(ring_address + i * S::kBytes);
+  for (bool written = !writes;; written = true) {
+#pragma unroll 1
+    for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+    if (written) break;
+    // As many copies are under way as can be without the new tokens.
+    if (write_new_tokens<T, K, V, D>(p, new_tokens, current.get())) __syncthreads();
+    loader.have_new_tokens();
+  }
 
   const Rows<S::kRowK, kTokens> k_rows;
   const Rows<S::kRowV, kTokens> v_rows;
@@ -226,7 +237,6 @@ __global__ __launch_bounds__(kWarps * 32, ctas_per_sm(kTargetArch, K, V, D,
     __syncthreads();
   }
   ptx::wait_copies<0>();
-  ptx::wait_for_predecessor();
 }
 
 }  // namespace pagedkv::cuda::impl::decode

@@ -9,7 +9,6 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/stage.cuh"
 #include "cuda/ptx/async_copy.cuh"
-#include "cuda/ptx/dependent_launch.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -47,7 +46,7 @@ struct LoaderShared {
   int last;                  ///< one past the keys of the item being issued
   std::uint64_t block[32];   ///< where the K data of each piece of the item's tiles is: entry e of piece e % pieces
   std::int64_t param_shift;  ///< from there to the parameters
-  bool written;              ///< the call's new tokens are in the cache
+  bool written;              ///< the new tokens of the CTA's items are in the cache
 };
 
 template <KvType K, KvType V, int D, int Rows>
@@ -63,9 +62,23 @@ class Loader {
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
-    shared_.written = p.before == Before::anything;
+    shared_.written = p.new_rows[0] == nullptr;
     request(start);
     next_.set(start);
+  }
+
+  /// Whether the warp's next tile has new tokens that are not in the cache yet.
+  __device__ bool lacks_new_tokens() {
+    while (i_ == tiles_.end && more_) activate();
+    return i_ < tiles_.end && min(tiles_.template token<kTokens>(i_) + kTokens, shared_.last) > ready_;
+  }
+
+  /// To be called when they are.
+  __device__ void have_new_tokens() {
+    __syncwarp();
+    shared_.written = true;
+    ready_ = shared_.last;
+    __syncwarp();
   }
 
   /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case.
@@ -73,7 +86,6 @@ class Loader {
     while (i_ == tiles_.end && more_) activate();
     if (i_ < tiles_.end) {
       const int t = tiles_.template token<kTokens>(i_);
-      if (t + kTokens > ready_) await_new_tokens();
       if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
@@ -130,15 +142,6 @@ class Loader {
     if (more_) request(c);
     __syncwarp();
     next_.set(c);
-  }
-
-  /// Waits for the write of the new tokens, if it has not done so before.
-  __device__ void await_new_tokens() {
-    if (!shared_.written) ptx::wait_for_predecessor();
-    __syncwarp();
-    shared_.written = true;
-    ready_ = shared_.last;
-    __syncwarp();
   }
 
   /// log2 of the tokens of a tile that share a table entry.
@@ -232,7 +235,7 @@ class Loader {
   int i_;
   int begin_;
   int first_;
-  int ready_;  ///< one past the item's keys that are in the cache already: new tokens' may be under way
+  int ready_;  ///< one past the item's keys that are in the cache already
 };
 
 }  // namespace pagedkv::cuda::impl::decode

@@ -21,13 +21,13 @@ struct Region {
   std::int64_t block_bytes;
 };
 
-struct Params {
+/// What finding work takes, and making the new tokens' rows.
+struct WorkParams {
   BlockTable table;
   Region region;
-  std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
-  int block_shift;                ///< log2 of block_len
-  int split_shift;                ///< log2 of the tokens of a split
-  int short_split_shift;          ///< the same for sequences of at most short_len tokens
+  int block_shift;        ///< log2 of block_len
+  int split_shift;        ///< log2 of the tokens of a split
+  int short_split_shift;  ///< the same for sequences of at most short_len tokens
   int short_len;
   // Expected times, on which CTAs share the work out.
   int token_cost;  ///< of a token
@@ -37,9 +37,20 @@ struct Params {
   const std::int32_t* cu_q;
   const std::int32_t* cu_k;
   const std::uint8_t* finished;
-  const std::uint32_t* tree_mask;
   int kv_heads;
   int group;  ///< q heads per kv head
+  int window;
+  int max_splits;  ///< splits that a row's partial results have room for
+  core::Ownership own;
+  const void* new_rows[2];  ///< the new tokens' k and v, if they are to be written; else null
+  const void* new_bias[2];
+  TokenStrides new_strides;
+  const std::int32_t* readonly_blocks;
+};
+
+struct Params : WorkParams {
+  std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
+  const std::uint32_t* tree_mask;
   core::FastDivmod group_div;
   const void* q;
   TokenStrides q_strides;
@@ -51,16 +62,11 @@ struct Params {
   float softcap_log2;    ///< softcap * log2(e), 0 for none
   int log_n_length;      ///< queries behind this position are scaled, 0 for none
   float inverse_log2_n;  ///< 1 / log2(log_n_length)
-  int window;
   const float* sinks;
-  core::Ownership own;
-  Before before;
-  const std::uint32_t* earlier_done;  ///< the word of early_start.cuh, with Before::write_waiting
-  bool prepare_q;                     ///< q gets q_bias and q_rope_dim channels of RoPE
+  bool prepare_q;  ///< q gets q_bias and q_rope_dim channels of RoPE
   const void* q_bias;
   int q_rope_dim;
   core::RopeTable rope;
-  int max_splits;      ///< splits that a row's partial results have room for
   float* partial_o;    ///< [max_total_q][q_heads][max_splits][head_dim]
   float2* partial_ml;  ///< [max_total_q][q_heads][max_splits] maximum (log2 units) and sum
 };

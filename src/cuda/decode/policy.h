@@ -118,20 +118,6 @@ inline constexpr int kFoldThreads = 128;
 /// end.
 inline constexpr int kFoldCtasPerSm = 8;
 
-/// What is before the decode kernel on the stream.
-enum class Before : std::uint8_t {
-  anything,       ///< which has to be complete
-  write,          ///< write_kv of the new tokens, and all before it is complete
-  write_waiting,  ///< write_kv of the new tokens, which may still wait itself
-};
-
-/// Whether a CTA of write_kv for few tokens (48 registers) fits beside those of the decode kernel: of 206 registers or
-/// less with one format, 211 with two, but 242 and more for int4 with 16 bit, and 255 for longer rows or more of them.
-PAGEDKV_HD_CONSTEXPR bool leaves_room_for_write(KvType k, KvType v, int dim, int row_tiles) {
-  const bool far_apart = (k == KvType::same && v == KvType::int4) || (k == KvType::int4 && v == KvType::same);
-  return dim <= 128 && row_tiles == 1 && !far_apart;
-}
-
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
@@ -163,6 +149,15 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
 /// more than a late start.
 PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas_per_sm, int max_k_len) {
   return ctas_per_sm < 3 || items <= resident || max_k_len <= kShortLength;
+}
+
+/// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit. Where the kernel can do with less they leave
+/// room for a CTA that joins splits (kFoldCtasPerSm), which is there then when they end.
+PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, int row_tiles) {
+  const int ctas = ctas_per_sm(arch, k, v, dim, row_tiles);
+  if (ctas == 2 && row_tiles == 1 && dim <= 128) return 224;
+  const int even = 65536 / (ctas * kWarps * 32) / 8 * 8;
+  return even < 255 ? even : 255;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {

@@ -29,7 +29,7 @@ struct Sequence {
 };
 
 /// How many of the first `n` positions lie on this rank.
-__device__ __forceinline__ int local_count(const Params& p, int n) {
+__device__ __forceinline__ int local_count(const WorkParams& p, int n) {
   return p.own.size.divisor == 1 ? n : p.own.count(n);
 }
 
@@ -54,7 +54,7 @@ enum class When : std::uint8_t {
   early      ///< while it may be running: they may be anything, and what cannot be true counts as empty
 };
 
-__device__ __forceinline__ Lengths load_lengths(const Params& p, int b, When when) {
+__device__ __forceinline__ Lengths load_lengths(const WorkParams& p, int b, When when) {
   const auto load = [&](const std::int32_t* at) { return when == When::early ? ptx::load_relaxed(at) : *at; };
   Lengths l{load(p.cu_q + b), load(p.cu_q + b + 1), load(p.cu_k + b), load(p.cu_k + b + 1), 0, false};
   if (p.table.cu_blocks != nullptr) l.table_row = load(p.table.cu_blocks + b);
@@ -69,7 +69,7 @@ __device__ __forceinline__ Lengths load_lengths(const Params& p, int b, When whe
   return l;
 }
 
-__device__ __forceinline__ Sequence make_sequence(const Params& p, int b, const Lengths& l, int rows_per_tile) {
+__device__ __forceinline__ Sequence make_sequence(const WorkParams& p, int b, const Lengths& l, int rows_per_tile) {
   Sequence s;
   s.q_begin = l.q_begin;
   s.table_row = p.table.cu_blocks != nullptr ? std::int64_t{l.table_row} : std::int64_t{b} * p.table.row_stride;
@@ -86,12 +86,12 @@ __device__ __forceinline__ Sequence make_sequence(const Params& p, int b, const 
   return s;
 }
 
-__device__ __forceinline__ Sequence load_sequence(const Params& p, int b, int rows_per_tile) {
+__device__ __forceinline__ Sequence load_sequence(const WorkParams& p, int b, int rows_per_tile) {
   return make_sequence(p, b, load_lengths(p, b, When::complete), rows_per_tile);
 }
 
 /// Expected time of the items of one (kv head, tile of rows), in tokens.
-__device__ __forceinline__ int unit_cost(const Params& p, const Sequence& s) {
+__device__ __forceinline__ int unit_cost(const WorkParams& p, const Sequence& s) {
   return p.unit_cost + s.splits * p.item_cost + (s.last - s.first) * p.token_cost;
 }
 
@@ -108,7 +108,7 @@ struct Cursor {
   __device__ bool valid() const { return position < end; }
 
   /// Goes to the next item; valid() says whether there is one. Must be valid().
-  __device__ void advance(const Params& p, int rows_per_tile) {
+  __device__ void advance(const WorkParams& p, int rows_per_tile) {
     position += (split == 0 ? p.unit_cost : 0) + p.item_cost + (seq.end(split) - seq.begin(split)) * p.token_cost;
     if (!valid()) return;
     if (++split < seq.splits) return;
@@ -139,7 +139,7 @@ class SharedCursor {
 };
 
 /// Whether every sequence has a thread of its own.
-__device__ __forceinline__ bool one_thread_each(const Params& p) {
+__device__ __forceinline__ bool one_thread_each(const WorkParams& p) {
   return p.batch <= kWarps * 32;
 }
 
@@ -156,7 +156,7 @@ __device__ __forceinline__ std::int64_t divide(std::int64_t a, int b) {
 
 /// Finds this CTA's part of the line. All threads of the CTA call it; `start` is shared memory. `own` are the lengths
 /// of sequence threadIdx.x, for batches with a thread for each; others are read here.
-__device__ __forceinline__ void find_start(const Params& p, int rows_per_tile, const Lengths& own, When when,
+__device__ __forceinline__ void find_start(const WorkParams& p, int rows_per_tile, const Lengths& own, When when,
                                            Start& start) {
   constexpr int kThreads = kWarps * 32;
   const int tid = static_cast<int>(threadIdx.x);

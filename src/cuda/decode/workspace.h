@@ -9,13 +9,9 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// In front of everything else, and at the same place whatever the call's shape is, because it is cleared while the
-/// call before this one may still use its part of the same memory: the word of early_start.cuh.
-inline constexpr std::size_t kWordBytes = 256;
-
 struct WorkspaceLayout {
   int splits = 1;            ///< that a row has room for; with 1 there are no partial results
-  std::size_t o_bytes = 0;   ///< behind the word: float32 [max_total_q][q_heads][splits][v_dim]
+  std::size_t o_bytes = 0;   ///< float32 [max_total_q][q_heads][splits][v_dim]
   std::size_t ml_bytes = 0;  ///< behind that: 2 float32 [max_total_q][q_heads][splits]
   std::size_t bytes = 0;     ///< all
 };
@@ -29,7 +25,7 @@ inline WorkspaceLayout workspace_layout(const DecodeArgs& args) {
     l.o_bytes = slots * static_cast<std::size_t>(value_dim(args.layout.head_dim)) * sizeof(float);
     l.ml_bytes = slots * 2 * sizeof(float);
   }
-  if (l.splits > 1 || args.fuse_write.k != nullptr) l.bytes = kWordBytes + l.o_bytes + l.ml_bytes;
+  l.bytes = l.o_bytes + l.ml_bytes;
   return l;
 }
 

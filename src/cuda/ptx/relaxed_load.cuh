@@ -12,12 +12,6 @@ __device__ __forceinline__ std::int32_t load_relaxed(const std::int32_t* p) {
   return v;
 }
 
-__device__ __forceinline__ std::uint32_t load_relaxed(const std::uint32_t* p) {
-  std::uint32_t v;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
-  return v;
-}
-
 __device__ __forceinline__ std::uint8_t load_relaxed(const std::uint8_t* p) {
   std::uint32_t v;
   asm volatile("ld.relaxed.gpu.global.u8 %0, [%1];" : "=r"(v) : "l"(p) : "memory");

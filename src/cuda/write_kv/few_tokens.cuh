@@ -9,7 +9,6 @@
 #include <cstdint>
 
 #include "common/block_lookup.h"
-#include "cuda/early_start.cuh"
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
 #include "cuda/ptx/memory.cuh"
@@ -75,7 +74,6 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   ptx::in_shared(spans, sines);
   const int lane = static_cast<int>(threadIdx.x) % 32;
 
-  start_next_early(p.earlier_done);
   prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   prefetch_token<T, Shape>(p);
   // A thread's pair. Its frequency is a parameter, and slow to come: constants are cached line by line, for all lanes
@@ -83,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
   const auto pair = static_cast<int>(threadIdx.x);
   const std::uint64_t turn = pair < p.rope.dim / 2 ? p.rope.turn[pair] : 0;
   ptx::wait_for_predecessor();
-  tell_next(p.earlier_done);
+  ptx::launch_dependents();
   const std::int64_t t = p.cu_q[0] + std::int64_t{blockIdx.x};
   const std::int64_t end = p.cu_q[p.batch];
   find_spans<kThreads>(p.cu_q, p.batch, t, min(t + 1, end), spans, [&](std::int32_t b) { return load_span(p, b); });
@@ -116,10 +114,7 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const __grid_const
     number = p.table.indices[s.entry + block];
   }
   if (pair < p.rope.dim / 2) {
-    const std::int64_t at_position = core::rope_position(p.rope, pair, s.sequence, index, position);
-    const std::uint64_t step =
-        p.rope.base != nullptr ? turn_of_base<>(p.rope.base[s.sequence], pair, p.rope.dim) : turn;
-    const core::SinCos turned = core::rope_sincos(p.rope, static_cast<std::uint64_t>(at_position) * step);
+    const core::SinCos turned = sines_of_pair(p.rope, turn, pair, s.sequence, index, position);
     sines[pair] = turned.cos;
     sines[pair + p.rope.dim / 2] = turned.sin;
   }

@@ -22,9 +22,6 @@ struct Params {
   const std::int32_t* cu_q;
   const std::int32_t* cu_k;
   const std::int32_t* readonly_blocks;
-  const std::uint8_t* finished;  ///< [batch] nonzero: nothing is written for the sequence; may be null
-  /// Set when all kernels before this one are complete (early_start.cuh); may be null. Looked at for few tokens only.
-  std::uint32_t* earlier_done;
   const void* x[2];     ///< k and v
   const void* bias[2];  ///< of k and v
   TokenStrides strides;
@@ -45,8 +42,7 @@ __device__ __forceinline__ Span load_span(const Params& p, std::int32_t b) {
   const std::int32_t begin = p.cu_q[b];
   const std::int32_t end = p.cu_q[b + 1];
   const std::int32_t k_len = p.cu_k[b + 1] - p.cu_k[b];
-  const bool finished = p.finished != nullptr && p.finished[b] != 0;
-  const std::int32_t readonly = finished ? INT32_MAX : p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
+  const std::int32_t readonly = p.readonly_blocks != nullptr ? p.readonly_blocks[b] : 0;
   return Span{b, begin, end, k_len - (end - begin), readonly, common::first_entry(p.table, b)};
 }
 

@@ -7,22 +7,15 @@
 
 namespace pagedkv::cuda {
 
-bool impl::write_kv::is_for_few_tokens(const WriteKvArgs& args) {
-  const BlockLayout& l = args.layout;
-  return choose_variant(args.max_total_q, l.kv_heads, l.head_dim, current_device().multiprocessors) == kFewTokens;
-}
-
-impl::write_kv::Launcher impl::write_kv::launcher_for(const WriteKvArgs& args) {
-  const BlockLayout& l = args.layout;
-  const int variant = is_for_few_tokens(args) ? kFewTokens : kManyTokens;
-  return find_kernel("write_kv", kernels(), {current_device().arch, l.dtype, true, {}, l.head_dim, variant});
-}
-
 void write_kv(const WriteKvArgs& args, Validation validation, Stream stream) {
   common::check_args(args, common::Backend::cuda);
   if (validation == Validation::full) validate_contents(args, stream);
   if (args.batch == 0 || args.max_total_q == 0) return;
-  impl::write_kv::launcher_for(args)(args, {}, stream);
+  const BlockLayout& l = args.layout;
+  const Device& device = current_device();
+  const int variant = impl::write_kv::choose_variant(args.max_total_q, l.kv_heads, l.head_dim, device.multiprocessors);
+  find_kernel("write_kv", impl::write_kv::kernels(), {device.arch, l.dtype, true, {}, l.head_dim, variant})(args,
+                                                                                                            stream);
 }
 
 }  // namespace pagedkv::cuda

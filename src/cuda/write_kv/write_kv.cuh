@@ -14,7 +14,7 @@
 namespace pagedkv::cuda::impl::write_kv {
 
 template <class Kernel>
-void Launch<Kernel>::run(const WriteKvArgs& args, const ForDecode& decode, Stream stream) {
+void Launch<Kernel>::run(const WriteKvArgs& args, Stream stream) {
   using T = typename Kernel::T;
   constexpr int kDim = Kernel::kHeadDim;
   const int sides = args.layout.shared_kv ? 1 : 2;
@@ -30,8 +30,6 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const ForDecode& decode, Strea
   p.cu_q = args.cu_q;
   p.cu_k = args.cu_k;
   p.readonly_blocks = args.readonly_blocks;
-  p.finished = decode.finished;
-  p.earlier_done = decode.earlier_done;
   p.x[0] = args.k;
   p.x[1] = args.v;
   p.bias[0] = args.k_bias;
@@ -43,7 +41,7 @@ void Launch<Kernel>::run(const WriteKvArgs& args, const ForDecode& decode, Strea
   p.block_len = core::FastDivmod(args.layout.block_len);
   p.sides = sides;
   if constexpr (Kernel::kVariant == kFewTokens) {
-    using Shape = RowShape<kDim, 2 * kRowLanes<kDim>>;
+    using Shape = RowShape<kDim, kFewRowLanes<kDim>>;
     p.heads_per_cta = kWarps / sides * Shape::kRows;
     const dim3 ctas(static_cast<unsigned>(tokens),
                     static_cast<unsigned>(ceil_div(args.layout.kv_heads, p.heads_per_cta)));

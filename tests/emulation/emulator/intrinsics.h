@@ -17,6 +17,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __maxnreg__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 /// CTAs run one after the other, so one object is enough; emulation::declare_shared() makes it a new one for each.

@@ -9,10 +9,6 @@ inline std::int32_t load_relaxed(const std::int32_t* p) {
   return *p;
 }
 
-inline std::uint32_t load_relaxed(const std::uint32_t* p) {
-  return *p;
-}
-
 inline std::uint8_t load_relaxed(const std::uint8_t* p) {
   return *p;
 }
