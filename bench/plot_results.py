@@ -41,16 +41,17 @@ def decode_results():
     return table
 
 
-def kv_results():
-    """The same of write_kv and flatten_kv; the fraction is of the copy ceiling, or None where latency counts."""
+def kv_results(device):
+    """The same of write_kv and flatten_kv; the fraction is of the copy ceiling, or None where latency counts. The other
+    libraries were measured on an H200."""
     table = {}
     work_bytes = {}
-    for r in load("gpu_kv_h200.json")["results"]:
+    for r in load(f"gpu_kv_{device}.json")["results"]:
         work_bytes[r["work"], r["stored"]] = r["bytes"]
         row = table.setdefault(("pagedkv", r["dtype"], r["stored"]), {})
         row[r["work"]] = r["us"], r["of_copy_ceiling"] if r["bytes"] > STREAMING else None
     peers = load("peers_h200.json")
-    for r in peers["kv"]:
+    for r in peers["kv"] if device == "h200" else []:
         size = work_bytes[r["work"], r["stored"]]
         fraction = size / (r["us"] * 1e-6) / peers["copy_ceiling"] if size > STREAMING else None
         table.setdefault((r["library"], r["dtype"], r["stored"]), {})[r["work"]] = r["us"], fraction
@@ -93,9 +94,9 @@ def decode_text():
             + markdown(["us (fraction of the read bandwidth)", *DECODE_WORKS], rows))
 
 
-def step_text():
+def step_text(device):
     """Decode of one new token with its write, for every format."""
-    data = load("gpu_decode_h200.json")
+    data = load(f"gpu_decode_{device}.json")
     results = {(r["work"], r["dtype"], r["stored"]): r for r in data["results"]}
     columns = [(dtype, stored) for stored in ("same", "int8", "int4") for dtype in ("f16", "bf16")]
     rows = []
@@ -108,9 +109,9 @@ def step_text():
                         *(t if s == "same" else f"{s}, T {t}" for t, s in columns)], rows))
 
 
-def kv_text():
-    data = load("gpu_kv_h200.json")
-    table = kv_results()
+def kv_text(device):
+    data = load(f"gpu_kv_{device}.json")
+    table = kv_results(device)
     columns = [(dtype, stored) for dtype in ("f16", "bf16") for stored in ("same", "int8", "int4")]
     works = list(dict.fromkeys(r["work"] for r in data["results"]))
     libraries = sorted({k[0] for k in table}, key=lambda name: (name != "pagedkv", name))
@@ -168,7 +169,7 @@ def plots():
     IMAGES.mkdir(exist_ok=True)
     for name, table, works, limit in (
             ("gpu_decode_h200", decode_results(), DECODE_WORKS, "fraction of the read bandwidth of the same run"),
-            ("gpu_kv_h200", kv_results(), KV_WORKS,
+            ("gpu_kv_h200", kv_results("h200"), KV_WORKS,
              "bytes read and written per second, as a fraction of the best copy of the same run")):
         # One T of each library: f16 where it was measured.
         keys = [k for k in table if any(w in table[k] for w in works)]
@@ -190,7 +191,9 @@ def main():
     parser.add_argument("--no-plots", action="store_true", help="tables only: no matplotlib")
     options = parser.parse_args()
     text = DOC.read_text()
-    for name, new in (("gpu_decode", decode_text()), ("gpu_step", step_text()), ("gpu_kv", kv_text())):
+    for name, new in (("gpu_decode", decode_text()), ("gpu_step_h200", step_text("h200")),
+                      ("gpu_step_h100", step_text("h100")), ("gpu_kv_h200", kv_text("h200")),
+                      ("gpu_kv_h100", kv_text("h100"))):
         text = replace_between(text, name, new)
     DOC.write_text(text)
     if not options.no_plots:

@@ -27,14 +27,13 @@ enum class Validation : std::uint8_t {
   full,
 };
 
-/// Bytes of workspace that decode() needs: 0 while no sequence can be split and nothing is written. Uses layout,
-/// max_total_q, max_k_len, q_heads and whether fuse_write.k is null; the contents need no preparation. Calls on one
-/// stream may share the memory, whatever their shapes. Calls that may run at the same time need workspaces of their
-/// own, and a kernel that lets its successor start early (programmatic dependent launch) must not use it.
+/// Bytes of workspace that decode() needs: 0 while no sequence can be split. Uses layout, max_total_q, max_k_len and
+/// q_heads; the contents need no preparation. Calls on one stream may share the memory, whatever their shapes. Calls
+/// that may run at the same time need workspaces of their own.
 std::size_t decode_workspace_bytes(const DecodeArgs& args);
 
 /// Attention of 1 .. 16 new tokens per sequence over the paged cache, which already holds them or, with fuse_write,
-/// gets them from a write_kv that overlaps with the attention. head_dim 64, 96, 128, 192 or 256, block_len 16, 32, 64
+/// makes and stores them itself, with the bytes of write_kv(). head_dim 64, 96, 128, 192 or 256, block_len 16, 32, 64
 /// or 128, T f16 or bf16, any formats, any number of q heads per kv head.
 ///
 /// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options. Not on
