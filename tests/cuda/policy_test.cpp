@@ -74,6 +74,10 @@ TEST(DecodePolicy, FitsTheDevice) {
           const int ctas = decode::ctas_per_sm(90, k, v, dim, tiles);
           EXPECT_GE(decode::stages(90, k, v, dim, tiles), 2);
           EXPECT_LE(ctas * (decode::shared_bytes(90, k, v, dim, tiles) + 1024), 228 * 1024);
+          // A warp of each CTA on each of the four schedulers, which have 16384 registers.
+          const int free = 16384 - ctas * 32 * decode::most_registers(90, k, v, dim, tiles);
+          EXPECT_GE(free, 0);
+          if (ctas == 2 && tiles == 1 && dim <= 128) EXPECT_GE(free, 32 * 64) << "no room for the join of splits";
           if (k == v && dim <= 128) EXPECT_EQ(ctas, dim == 64 && tiles == 1 ? 3 : 2);
         }
         // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.

@@ -43,7 +43,7 @@ struct NewTokenStage {
 
 /// To be called by each warp while it waits for the kernels before this one.
 template <int D>
-__device__ __noinline__ void prepare_new_tokens(const Params& p, int rows_per_tile, NewTokenStage<D>& stage) {
+__device__ __forceinline__ void prepare_new_tokens(const Params& p, int rows_per_tile, NewTokenStage<D>& stage) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const core::RopeTable& rope = p.rope;
   if (lane == 0) {
@@ -94,7 +94,7 @@ __device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage
 
 /// Sines of the first task, if `start` is where the CTA will start. To be called while it waits.
 template <int D>
-__device__ __noinline__ void guess_sines(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
+__device__ __forceinline__ void guess_sines(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
   if (threadIdx.x >= 32 || p.rope.dim == 0 || !stage.rope.by_position || p.own.size.divisor != 1) return;
   const int history = start.seq.k_len - start.seq.q_len;
   const int first = max(start.seq.begin(start.split) - history, 0);
