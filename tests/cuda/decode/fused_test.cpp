@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cuda/decode/decode_case.h"
@@ -231,6 +232,37 @@ TEST(GpuFusedDecode, AgainstTheOracle) {
   }
 }
 
+/// More work items than an SM of any GPU has CTAs for: a CTA's new tokens belong to several items, heads and sequences,
+/// some of which have none.
+std::vector<ops::Lengths> many_sequences(int batch, int most_queries, int longest) {
+  std::vector<ops::Lengths> lengths;
+  for (int i = 0; i < batch; ++i) {
+    const int k_len = i == batch / 2 ? longest : 1 + i * 37 % 60;
+    const int q_len = i % 11 == 3 ? 0 : i % 7 == 5 ? std::min(most_queries, k_len) : 1;
+    lengths.push_back({q_len, k_len, i % 5});
+  }
+  return lengths;
+}
+
+TEST(GpuFusedDecode, SeveralItemsForEachCta) {
+  PAGEDKV_NEEDS_DEVICE();
+  int i = 0;
+  for (const auto& [k, dim, batch, most] :
+       {std::tuple{KvType::same, 128, 270, 16}, {KvType::int8, 64, 270, 5}, {KvType::int4, 128, 120, 5}}) {
+    FusedSpec s = base(DType::f16, {k, k}, dim, 3, 3);
+    s.base.lengths = many_sequences(batch, most, 2100);
+    ops::set_rope(s, i);
+    s.rotate_q = true;
+    s.v_bias = true;
+    if (k == KvType::int4) {
+      s.base.o_is_f32 = true;
+      s.base.cp = {1, 2, 16};
+    }
+    check(s);
+    i += 3;
+  }
+}
+
 /// Kernels of consecutive calls overlap; none may read what an earlier one has yet to write, or overwrite what one has
 /// yet to read.
 TEST(GpuFusedDecode, CallsThatFeedEachOther) {
@@ -250,6 +282,21 @@ TEST(GpuFusedDecode, CallsThatFeedEachOther) {
       EXPECT_FALSE(std::equal(want.begin(), want.begin() + static_cast<std::ptrdiff_t>(step),
                               want.begin() + static_cast<std::ptrdiff_t>(step)));
     }
+  }
+}
+
+/// The same where three CTAs fill an SM and have several items, so that the next kernel starts late.
+TEST(GpuFusedDecode, CallsThatFeedEachOtherAtHeadDim64) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const KvType k : kFormats) {
+    FusedSpec s = base(DType::f16, {k, k}, 64, 3, 3);
+    s.base.lengths = many_sequences(140, 5, 1500);
+    ops::set_rope(s, 0);
+    s.rotate_q = true;
+    ops::FusedCase c(s);
+    c.write();
+    const auto want = decode_test::run_chain(c.plain(), c.fused(), 2, true);
+    EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), 2, false), want);
   }
 }
 
