@@ -15,6 +15,9 @@ if(PAGEDKV_WITH_CUDA)
     set(CMAKE_CUDA_ARCHITECTURES ${PAGEDKV_CUDA_ARCHS})
   endif()
   enable_language(CUDA)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)  # __maxnreg__
+    message(FATAL_ERROR "nvcc ${CMAKE_CUDA_COMPILER_VERSION} is too old: pagedkv needs 12.4 or newer, or PAGEDKV_CUDA=OFF")
+  endif()
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)

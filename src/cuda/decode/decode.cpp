@@ -3,7 +3,6 @@
 #include "common/args_check.h"
 #include "common/check.h"
 #include "common/format.h"
-#include "common/lengths_check.h"
 #include "cuda/decode/workspace.h"
 #include "cuda/device.h"
 #include "cuda/validation.h"

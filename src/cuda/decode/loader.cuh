@@ -81,7 +81,8 @@ class Loader {
     __syncwarp();
   }
 
-  /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case.
+  /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case. Not while
+  /// lacks_new_tokens().
   __device__ void issue(std::uint32_t stage) {
     while (i_ == tiles_.end && more_) activate();
     if (i_ < tiles_.end) {

@@ -1,10 +1,10 @@
 #pragma once
 // The call's new keys and values. Every CTA makes and stores those of its own work items before it attends over them,
-// so that nobody waits for another CTA; CTAs with other rows of the same queries store the same bytes.
+// so that nobody waits for another CTA; CTAs that work on other tiles of rows of the same KV head store the same bytes.
 //
-// The code is not inlined: behind the way of calls that write nothing, which would have to jump over it, it makes these
-// up to 2 us slower. Called functions read kernel parameters through memory, which takes as long as the rest of the
-// work. So what is needed of them comes to shared memory first, while the CTA waits for the kernels before it.
+// Not inlined: calls that write nothing would jump over the code, which costs them 1 to 2 us. A called function reads
+// kernel parameters by ordinary loads, which take as long as the rest of the work; so what it needs of them is copied
+// to shared memory while the CTA waits for the kernels before it.
 
 #include <cstdint>
 
@@ -25,17 +25,23 @@ struct NewTokenRope {
   float attention_factor;
 };
 
+/// A new token, and where it stands.
+struct NewToken {
+  int b;        ///< its sequence, -1 for none
+  int index;    ///< among the sequence's new tokens
+  int history;  ///< keys before these
+
+  __device__ bool operator==(const NewToken& o) const { return b == o.b && index == o.index && history == o.history; }
+};
+
 /// What a warp keeps in a stage of its ring while it makes new rows.
 template <int D>
 struct NewTokenStage {
   using Shape = RowShape<D, kFewRowLanes<D>>;
 
   std::uint64_t turn[D / 2];     ///< frequencies of all pairs, unless sequences have bases of their own
-  float sines[Shape::kRows][D];  ///< of some tokens: the cosines of all pairs, then the sines
-  int b;                         ///< the tokens' sequence, -1 for none
-  int first;                     ///< they are [first, end), counted from the sequence's first new one
-  int end;
-  int history;  ///< keys before the new ones
+  float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
+  NewToken token[Shape::kRows];  ///< whose sines these are
   int rows_per_tile;
   NewTokenRope rope;
   WorkParams work;
@@ -46,8 +52,8 @@ template <int D>
 __device__ __forceinline__ void prepare_new_tokens(const Params& p, int rows_per_tile, NewTokenStage<D>& stage) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const core::RopeTable& rope = p.rope;
+  if (lane < NewTokenStage<D>::Shape::kRows) stage.token[lane].b = -1;
   if (lane == 0) {
-    stage.b = -1;
     stage.rows_per_tile = rows_per_tile;
     stage.rope = {rope.dim, rope.pairs, rope.base == nullptr && rope.mrope == MropeMode::none, rope.attention_factor};
     stage.work = p;
@@ -58,52 +64,43 @@ __device__ __forceinline__ void prepare_new_tokens(const Params& p, int rows_per
   __syncwarp();
 }
 
-/// Sines of new tokens [first, end) of a sequence, if they are not there already.
+/// Sines of a token into stage.sines[r], if they are not there already.
 template <int D>
-__device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage, int b, int first, int end,
-                                        int history) {
+__device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage, int r, NewToken of) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const bool same = stage.b == b && stage.first == first && stage.end == end && stage.history == history;
+  const bool same = stage.token[r] == of;
   __syncwarp();
   if (same) return;
-  if (lane == 0) {
-    stage.b = b;
-    stage.first = first;
-    stage.end = end;
-    stage.history = history;
-  }
+  if (lane == 0) stage.token[r] = of;
   const int dim = stage.rope.dim;
+  const int position = of.history + of.index;
+  float* cosine = stage.sines[r];
 #pragma unroll 1
-  for (int t = first; t < end; ++t) {
-    float* cosine = stage.sines[t - first];
-#pragma unroll 1
-    for (int pair = lane; pair < dim / 2; pair += 32) {
-      core::SinCos turned;
-      if (stage.rope.by_position) {
-        turned = core::rope_sincos(stage.rope.attention_factor,
-                                   static_cast<std::uint64_t>(std::int64_t{history} + t) * stage.turn[pair]);
-      } else {
-        turned = sines_of_pair(p.rope, stage.turn[pair], pair, b, t, history + t);
-      }
-      cosine[pair] = turned.cos;
-      cosine[pair + dim / 2] = turned.sin;
+  for (int pair = lane; pair < dim / 2; pair += 32) {
+    core::SinCos turned;
+    if (stage.rope.by_position) {
+      turned = core::rope_sincos(stage.rope.attention_factor,
+                                 static_cast<std::uint64_t>(std::int64_t{position}) * stage.turn[pair]);
+    } else {
+      turned = sines_of_pair(p.rope, stage.turn[pair], pair, of.b, of.index, position);
     }
+    cosine[pair] = turned.cos;
+    cosine[pair + dim / 2] = turned.sin;
   }
   __syncwarp();
 }
 
-/// Sines of the first task, if `start` is where the CTA will start. To be called while it waits.
+/// Sines of the first new token, if `start` is where the CTA will start. To be called while it waits.
 template <int D>
 __device__ __forceinline__ void guess_sines(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
   if (threadIdx.x >= 32 || p.rope.dim == 0 || !stage.rope.by_position || p.own.size.divisor != 1) return;
   const int history = start.seq.k_len - start.seq.q_len;
   const int first = max(start.seq.begin(start.split) - history, 0);
-  const int end = min(start.seq.end(start.split) - history, first + NewTokenStage<D>::Shape::kRows);
-  if (first < end) make_sines<D>(p, stage, start.b, first, end, history);
+  if (first < start.seq.end(start.split) - history) make_sines<D>(p, stage, 0, {start.b, first, history});
 }
 
-/// A warp's part of the work. The CTA's tasks are the new rows of its items, those of one item and side that a warp
-/// holds at a time; they go round its warps.
+/// A warp's part of the work. The new tokens of the CTA's items, as many as a warp holds rows at a time, and one side
+/// of them are a task; tasks go round the warps.
 template <class T, KvType K, KvType V, int D>
 class NewTokens {
   using Stage = NewTokenStage<D>;
@@ -113,30 +110,20 @@ class NewTokens {
 
  public:
   __device__ NewTokens(const Params& p, Stage& stage, const Cursor& start)
-      : p_(p), stage_(stage), w_(stage.work), item_(start), number_(0) {
+      : p_(p), stage_(stage), w_(stage.work), item_(start), tasks_(0) {
     look();
   }
 
-  /// Makes and stores the rows of the warp's next task, if there is one.
-  __device__ bool make_next() {
+  /// Makes and stores all rows of the warp. Returns whether the CTA has any.
+  __device__ bool make_all() {
 #pragma unroll 1
-    while (first_ >= end_ || number_ % kWarps != warp()) {
-      if (first_ < end_) {
-        next();
-        continue;
+    while (gather()) {
+#pragma unroll 1
+      for (int side = 0; side < kSides; ++side) {
+        if (tasks_++ % kWarps == warp()) make(side == 0);
       }
-      item_.advance(w_, stage_.rows_per_tile);
-      if (!item_.valid()) return false;
-      look();
     }
-    make();
-    next();
-    return true;
-  }
-
-  /// Whether the CTA has any new tokens, when make_next() has found no more.
-  __device__ bool any() const {
-    return number_ > 0;
+    return tasks_ > 0;
   }
 
  private:
@@ -146,90 +133,124 @@ class NewTokens {
   __device__ static int lane() {
     return static_cast<int>(threadIdx.x) % 32;
   }
-  __device__ bool keys() const {
-    return kSides == 1 || number_ % 2 == 0;
-  }
-  __device__ int history() const {
-    return item_.seq.k_len - item_.seq.q_len;
-  }
 
   /// New tokens of the item.
   __device__ void look() {
+    const int history = item_.seq.k_len - item_.seq.q_len;
     const int begin = item_.seq.begin(item_.split);
     const int end = item_.seq.end(item_.split);
     if (w_.own.size.divisor == 1) {
-      first_ = max(begin - history(), 0);
-      end_ = end - history();
+      first_ = max(begin - history, 0);
+      end_ = end - history;
     } else {  // make() picks out those of this rank
       first_ = 0;
-      end_ = max(local_count(w_, history()), begin) < end ? item_.seq.q_len : 0;
+      end_ = max(local_count(w_, history), begin) < end ? item_.seq.q_len : 0;
     }
   }
 
-  __device__ void next() {
-    if (++number_ % kSides == 0) first_ += Shape::kRows;
+  /// Gives each slot (kLanes lanes) a new token; slots that are left repeat the last one. Returns whether there is any.
+  __device__ bool gather() {
+    const int slot = lane() / Shape::kLanes;
+    count_ = 0;
+#pragma unroll 1
+    while (count_ < Shape::kRows) {
+      if (first_ >= end_) {
+        if (!item_.valid()) break;
+        item_.advance(w_, stage_.rows_per_tile);
+        if (!item_.valid()) break;
+        look();
+        continue;
+      }
+      const int take = min(Shape::kRows - count_, end_ - first_);
+      if (slot >= count_) {
+        token_ = {item_.b, first_ + min(slot - count_, take - 1), item_.seq.k_len - item_.seq.q_len};
+        q_begin_ = item_.seq.q_begin;
+        head_ = item_.head;
+        begin_key_ = item_.seq.begin(item_.split);
+        end_key_ = item_.seq.end(item_.split);
+        table_row_ = item_.seq.table_row;
+      }
+      count_ += take;
+      first_ += take;
+    }
+    return count_ > 0;
   }
 
-  __device__ RowKind kind() const {
-    if (!keys()) return {V, Rotation::none, false};
-    const Rotation rotated = stage_.rope.pairs == RopePairs::interleaved ? Rotation::interleaved : Rotation::half_split;
-    return {K, stage_.rope.dim == 0 ? Rotation::none : rotated, true};
+  /// Sines of the slots' tokens. Returns the place of the lane's.
+  __device__ int gather_sines() {
+    const int slot = lane() / Shape::kLanes;
+    NewToken last{-1, 0, 0};
+    int r = -1;
+    int own = 0;
+#pragma unroll 1
+    for (int i = 0; i < count_; ++i) {
+      const int from = i * Shape::kLanes;
+      const NewToken token{__shfl_sync(0xffffffffu, token_.b, from), __shfl_sync(0xffffffffu, token_.index, from),
+                           __shfl_sync(0xffffffffu, token_.history, from)};
+      if (!(token == last)) make_sines<D>(p_, stage_, ++r, token);
+      last = token;
+      if (slot >= i) own = r;
+    }
+    return own;
   }
 
-  __device__ void make() {
-    const RowKind what = kind();
-    const int side = what.key ? 0 : 1;
-    const RowLane at{chunk_map<Shape>(what.type, what.rotation, stage_.rope.dim), lane() % Shape::kLanes};
-    // Lanes without a token of their own repeat the last one and store nothing.
-    const int token = min(first_ + lane() / Shape::kLanes, end_ - 1);
-    const int position = history() + token;
+  __device__ void make(bool keys) {
+    const bool turned = keys && stage_.rope.dim > 0;
+    const Rotation rotation = !turned                                       ? Rotation::none
+                              : stage_.rope.pairs == RopePairs::interleaved ? Rotation::interleaved
+                                                                            : Rotation::half_split;
+    const RowKind what{keys ? K : V, rotation, keys};
+    const int side = keys ? 0 : 1;
+    const RowLane at{chunk_map<Shape>(what.type, rotation, stage_.rope.dim), lane() % Shape::kLanes};
+    const int position = token_.history + token_.index;
     const int local = w_.own.size.divisor == 1 ? position : w_.own.local(position);
     const int block = max(local, 0) >> w_.block_shift;
     const int row = max(local, 0) & ((1 << w_.block_shift) - 1);
     RawRow<Shape> raw;
     read_row<Shape>(raw,
-                    static_cast<const T*>(w_.new_rows[side]) + w_.new_strides.batch * item_.b +
-                        w_.new_strides.start * item_.seq.q_begin + w_.new_strides.token * std::int64_t{token} +
-                        w_.new_strides.head * item_.head,
+                    static_cast<const T*>(w_.new_rows[side]) + w_.new_strides.batch * token_.b +
+                        w_.new_strides.start * q_begin_ + w_.new_strides.token * std::int64_t{token_.index} +
+                        w_.new_strides.head * head_,
                     at);
-    const int readonly = w_.readonly_blocks != nullptr ? w_.readonly_blocks[item_.b] : 0;
-    const bool valid = first_ + lane() / Shape::kLanes < end_ && local >= item_.seq.begin(item_.split) &&
-                       local < item_.seq.end(item_.split) && block >= readonly;
-    const std::int64_t entry = item_.seq.table_row + (valid ? block : 0);
+    const int readonly = w_.readonly_blocks != nullptr ? w_.readonly_blocks[token_.b] : 0;
+    const bool valid = lane() / Shape::kLanes < count_ && local >= begin_key_ && local < end_key_ && block >= readonly;
+    const std::int64_t entry = table_row_ + (valid ? block : 0);
     char* to_block = w_.table.pointers != nullptr ? static_cast<char*>(w_.table.pointers[entry])
                                                   : w_.table.slab + w_.table.indices[entry] * w_.region.block_bytes;
-    if (what.rotation != Rotation::none) {
-      make_sines<D>(p_, stage_, item_.b, first_, min(first_ + Shape::kRows, end_), history());
-    }
+    const int sines = turned ? gather_sines() : 0;
     const Region& r = w_.region;
     to_block += r.layer_offset;
     write_kv::RowTarget<T> to{
-        item_.head, static_cast<const T*>(w_.new_bias[side]),
-        to_block + item_.head * r.head_data_bytes + (what.key ? 0 : r.v_data_shift) + row * row_bytes(what.type, D),
-        to_block + r.param_offset + item_.head * r.head_param_bytes + (what.key ? 0 : r.v_param_shift) + row * 4,
-        valid};
-    if (to.bias != nullptr) to.bias += std::int64_t{item_.head} * D;
-    const int slot = min(lane() / Shape::kLanes, end_ - 1 - first_);
-    write_kv::write_row<T, Shape, write_kv::IdentityTransform>(raw, what, at, stage_.sines[slot], stage_.rope.dim, to);
+        head_, static_cast<const T*>(w_.new_bias[side]),
+        to_block + head_ * r.head_data_bytes + (keys ? 0 : r.v_data_shift) + row * row_bytes(what.type, D),
+        to_block + r.param_offset + head_ * r.head_param_bytes + (keys ? 0 : r.v_param_shift) + row * 4, valid};
+    if (to.bias != nullptr) to.bias += std::int64_t{head_} * D;
+    write_kv::write_row<T, Shape, write_kv::IdentityTransform>(raw, what, at, stage_.sines[sines], stage_.rope.dim, to);
+    __syncwarp();  // the sines have been read
   }
 
   const Params& p_;
   Stage& stage_;
   const WorkParams& w_;
   Cursor item_;
-  int number_;  ///< of the task, in the CTA
-  int first_;   ///< its tokens are [first_, end_), counted from the sequence's first new one, or fewer
+  int tasks_;  ///< of the CTA so far
+  int first_;  ///< the item's new tokens that are left are [first_, end_) or, with context parallelism, some of them
   int end_;
+  int count_;  ///< slots with a token of their own
+  // The slot's token, and the item that it belongs to.
+  NewToken token_;
+  int q_begin_;
+  int head_;
+  int begin_key_;
+  int end_key_;
+  std::int64_t table_row_;
 };
 
 /// Makes and stores the new tokens of the CTA's items from `start` on; all its warps call it, each with a stage of its
 /// own. Returns whether there are any: then they are in the cache after the next barrier.
 template <class T, KvType K, KvType V, int D>
 __device__ __noinline__ bool write_new_tokens(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
-  NewTokens<T, K, V, D> tasks(p, stage, start);
-  while (tasks.make_next()) {
-  }
-  return tasks.any();
+  return NewTokens<T, K, V, D>(p, stage, start).make_all();
 }
 
 }  // namespace pagedkv::cuda::impl::decode

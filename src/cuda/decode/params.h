@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "cuda/decode/policy.h"
 #include "pagedkv/core/context_parallel.h"
 #include "pagedkv/core/rope.h"
 #include "pagedkv/ops.h"

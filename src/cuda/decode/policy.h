@@ -135,10 +135,10 @@ PAGEDKV_HD_CONSTEXPR int stages_that_fit(int arch, int ctas, KvType k, KvType v,
   return n > 4 ? 4 : n;
 }
 
-/// CTAs of a multiprocessor: two where three stages still fit; three of head_dim 64, whose kernels fit the registers
-/// (with more, spilled registers cost more than the additional warps give).
+/// CTAs of a multiprocessor: two where three stages still fit; three of head_dim 64 with one format and one tile of
+/// rows, whose kernels fit the registers (with more, spilled registers cost more than the additional warps give).
 PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int row_tiles) {
-  if (row_tiles == 1 && dim <= 64 && stages_that_fit(arch, 3, k, v, dim, row_tiles) >= 2) return 3;
+  if (row_tiles == 1 && k == v && dim <= 64 && stages_that_fit(arch, 3, k, v, dim, row_tiles) >= 2) return 3;
   const int enough = arch >= 90 ? 3 : 2;
   return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
 }
@@ -147,8 +147,8 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
 /// next call's decode kernel fill an SM. If some come while CTAs of this call are there, a few SMs end up with two, and
 /// the third starts elsewhere when others have ended, half a kernel late. Where CTAs have several long items that costs
 /// more than a late start.
-PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas_per_sm, int max_k_len) {
-  return ctas_per_sm < 3 || items <= resident || max_k_len <= kShortLength;
+PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas, int max_k_len) {
+  return ctas < 3 || items <= resident || max_k_len <= kShortLength;
 }
 
 /// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit. Where the kernel can do with less they leave

@@ -1,7 +1,6 @@
 #pragma once
 // The launcher of write_kv: what the kernel gets and how it is found.
 
-#include <cstdint>
 #include <span>
 
 #include "cuda/dispatch.h"
