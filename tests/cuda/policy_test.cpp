@@ -77,8 +77,12 @@ TEST(DecodePolicy, FitsTheDevice) {
           // A warp of each CTA on each of the four schedulers, which have 16384 registers.
           const int free = 16384 - ctas * 32 * decode::most_registers(90, k, v, dim, tiles);
           EXPECT_GE(free, 0);
-          if (ctas == 2 && tiles == 1 && dim <= 128) EXPECT_GE(free, 32 * 64) << "no room for the join of splits";
-          if (k == v && dim <= 128) EXPECT_EQ(ctas, dim == 64 && tiles == 1 ? 3 : 2);
+          if (ctas == 2 && tiles == 1 && dim <= 128) {
+            EXPECT_GE(free, 32 * 64) << "no room for the join of splits";
+          }
+          if (k == v && dim <= 128) {
+            EXPECT_EQ(ctas, dim == 64 && tiles == 1 ? 3 : 2);
+          }
         }
         // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.
         EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
