@@ -232,8 +232,8 @@ TEST(GpuFusedDecode, AgainstTheOracle) {
   }
 }
 
-/// More work items than an SM of any GPU has CTAs for: a CTA's new tokens belong to several items, heads and sequences,
-/// some of which have none.
+/// Lengths that with three KV heads make more work items than the CTAs of a GPU: a CTA's new tokens belong to several
+/// items, heads and sequences, some of which have none.
 std::vector<ops::Lengths> many_sequences(int batch, int most_queries, int longest) {
   std::vector<ops::Lengths> lengths;
   for (int i = 0; i < batch; ++i) {
@@ -265,6 +265,16 @@ TEST(GpuFusedDecode, SeveralItemsForEachCta) {
 
 /// Kernels of consecutive calls overlap; none may read what an earlier one has yet to write, or overwrite what one has
 /// yet to read.
+void check_chain(const FusedSpec& spec, int steps) {
+  SCOPED_TRACE(ops::describe(spec));
+  ops::FusedCase c(spec);
+  c.write();
+  const auto want = decode_test::run_chain(c.plain(), c.fused(), steps, true);
+  EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), steps, false), want);
+  const auto step = static_cast<std::ptrdiff_t>(want.size()) / steps;
+  EXPECT_FALSE(std::equal(want.begin(), want.begin() + step, want.begin() + step)) << "steps would not show a mix-up";
+}
+
 TEST(GpuFusedDecode, CallsThatFeedEachOther) {
   PAGEDKV_NEEDS_DEVICE();
   for (const int longest : {200, 600}) {  // with one split per sequence, and with several
@@ -273,14 +283,7 @@ TEST(GpuFusedDecode, CallsThatFeedEachOther) {
       s.base.lengths = {{1, 100, 0}, {4, longest, 1}, {16, 64, 2}, {1, 1, 3}};
       ops::set_rope(s, 0);
       s.rotate_q = true;
-      SCOPED_TRACE(ops::describe(s));
-      ops::FusedCase c(s);
-      c.write();
-      const auto want = decode_test::run_chain(c.plain(), c.fused(), 4, true);
-      EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), 4, false), want);
-      const std::size_t step = want.size() / 4;
-      EXPECT_FALSE(std::equal(want.begin(), want.begin() + static_cast<std::ptrdiff_t>(step),
-                              want.begin() + static_cast<std::ptrdiff_t>(step)));
+      check_chain(s, 4);
     }
   }
 }
@@ -293,10 +296,7 @@ TEST(GpuFusedDecode, CallsThatFeedEachOtherAtHeadDim64) {
     s.base.lengths = many_sequences(140, 5, 1500);
     ops::set_rope(s, 0);
     s.rotate_q = true;
-    ops::FusedCase c(s);
-    c.write();
-    const auto want = decode_test::run_chain(c.plain(), c.fused(), 2, true);
-    EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), 2, false), want);
+    check_chain(s, 2);
   }
 }
 
