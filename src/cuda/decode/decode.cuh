@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "cuda/decode/decode.h"
-#include "cuda/decode/fold.cuh"
 #include "cuda/decode/kernel.cuh"
 #include "cuda/decode/workspace.h"
 #include "cuda/device.h"
@@ -39,6 +38,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.tree_mask = a.tree_mask;
   p.kv_heads = l.kv_heads;
   p.group = a.q_heads / l.kv_heads;
+  p.q_heads = a.q_heads;
   p.group_div = core::FastDivmod(p.group);
   p.q = a.q;
   p.q_strides = a.q_strides;
@@ -52,7 +52,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.log_n_length = a.log_n_length;
   p.inverse_log2_n = a.log_n_length > 1 ? 1.0F / std::log2(static_cast<float>(a.log_n_length)) : 0.0F;
   p.window = a.window;
-  p.sinks = a.sinks;
+  p.sinks = a.cp.rank == 0 ? a.sinks : nullptr;
   p.own = core::Ownership(a.cp);
   const FuseWrite& write = a.fuse_write;
   p.new_rows[0] = write.k;
@@ -67,9 +67,14 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
   p.max_splits = places.splits;
   if (places.splits > 1) {
-    char* partials = static_cast<char*>(workspace.data);
-    p.partial_o = reinterpret_cast<float*>(partials);
-    p.partial_ml = reinterpret_cast<float2*>(partials + places.o_bytes);
+    char* at = static_cast<char*>(workspace.data);
+    p.partials.counters = reinterpret_cast<std::uint64_t*>(at);
+    at += places.counters_bytes;
+    p.partials.o = reinterpret_cast<float*>(at);
+    at += places.o_bytes;
+    p.partials.ml = reinterpret_cast<float2*>(at);
+    p.partials.splits = places.splits;
+    p.partials.runs = places.runs;
   }
   return p;
 }
@@ -97,24 +102,8 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
-  // Each kernel may start while the one before it ends, and waits for it before it reads what that one writes.
-  const bool overlap = device.arch >= 90;
-  launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, overlap}, p);
-
-  if (p.max_splits == 1) return;
-  const bool next_early =
-      starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), args.max_k_len);
-  const std::int64_t rows = args.max_total_q * args.q_heads;
-  const auto fold = [&](auto* fold_kernel, int warps_per_row) {
-    const std::int64_t rows_per_cta = kFoldThreads / (32 * warps_per_row);
-    const dim3 fold_ctas(static_cast<unsigned>((rows + rows_per_cta - 1) / rows_per_cta));
-    launch("decode", fold_kernel, {fold_ctas, kFoldThreads, 0, stream, overlap}, p, kRows, next_early);
-  };
-  if (p.max_splits > kFoldRun) {
-    fold(&fold_kernel<T, value_dim(kDim), kFoldWarps>, kFoldWarps);
-  } else {
-    fold(&fold_kernel<T, value_dim(kDim), 1>, 1);
-  }
+  // It may start while the kernel before it ends, and waits for it before it reads what that one writes.
+  launch("decode", kernel, {dim3(ctas), kWarps * 32, shared, stream, device.arch >= 90}, p);
 }
 
 }  // namespace pagedkv::cuda::impl::decode

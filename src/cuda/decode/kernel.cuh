@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cuda/decode/join_splits.cuh"
 #include "cuda/decode/loader.cuh"
 #include "cuda/decode/new_tokens.cuh"
 #include "cuda/decode/output.cuh"
@@ -89,7 +90,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kDimV = value_dim(D);
   static_assert(kStages >= 2);
   static_assert(sizeof(Start) <= 128);
-  static_assert(128 + sizeof(Exchange<kRows>) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
+  static_assert(128 + sizeof(Exchange<kRows>) + sizeof(Joining) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
@@ -104,7 +105,12 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   const std::uint32_t ring_address = ptx::shared_address(ring);
 
   auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
-  auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange))[warp];
+  auto& joining = *reinterpret_cast<Joining*>(extra + 128 + sizeof(exchange));
+  auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange) + sizeof(joining))[warp];
+  if (threadIdx.x == 0) {
+    joining.out = p;
+    joining.last = false;
+  }
   const bool writes = p.new_rows[0] != nullptr;
   // The first stage is free until the loop over tiles.
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
@@ -232,10 +238,17 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
                                 next.seq.q_len * p.group);
     }
     __syncthreads();
+    if (joining.last) join_splits<T, kDimV, kRows>(joining);  // after the item before, while others arrived
     join_warps<T, V, kDimV, N>(p, item, shared, exchange);
     current.set(next);
     __syncthreads();
+    if (threadIdx.x == 0) {
+      joining.last = false;
+      if (item.seq.splits > 1) arrive_split(joining, item, kRows);
+    }
   }
+  __syncthreads();
+  if (joining.last) join_splits<T, kDimV, kRows>(joining);
   ptx::wait_copies<0>();
 }
 

@@ -17,7 +17,7 @@ inline constexpr float kLog2E = 1.4426950408889634F;
 
 /// Four consecutive channels of a result row.
 template <class T>
-__device__ __forceinline__ void store_row(const Params& p, std::int64_t at, float4 x) {
+__device__ __forceinline__ void store_row(const OutputParams& p, std::int64_t at, float4 x) {
   if (p.o_is_f32) {
     *reinterpret_cast<float4*>(static_cast<float*>(p.o) + at) = x;
   } else {
@@ -27,9 +27,9 @@ __device__ __forceinline__ void store_row(const Params& p, std::int64_t at, floa
 }
 
 /// Joins the sink of a head to a row's maximum and sum; returns what the row's o is to be multiplied by to finish it.
-__device__ __forceinline__ float finish_row(const Params& p, int head, float& high, float& sum) {
+__device__ __forceinline__ float finish_row(const OutputParams& p, int head, float& high, float& sum) {
   float factor = 1.0F;
-  if (p.sinks != nullptr && p.own.rank == 0) {
+  if (p.sinks != nullptr) {
     const float sink = p.sinks[head] * kLog2E;
     const float top = fmaxf(high, sink);
     factor = exp2_approx(high - top);
@@ -56,6 +56,31 @@ struct Exchange {
   int offset[kWarps];       ///< of the warp's buffer in shared memory, or -1 if it had no tile
   float2 ml[kWarps][Rows];  ///< maximum and sum of each row
 };
+
+/// A row of a tile of rows, and its item's sequence.
+struct OutputRow {
+  int token;
+  int head;
+  std::int64_t index;  ///< as in Partials
+
+  __device__ OutputRow(const OutputParams& p, const Cursor& item, int row_in_sequence) {
+    int in_group = 0;
+    p.group_div(token, in_group, row_in_sequence);
+    head = item.head * p.group_div.divisor + in_group;
+    index = std::int64_t{item.seq.q_begin + token} * p.q_heads + head;
+  }
+};
+
+/// Finishes and writes four channels of a row, from `dim` on.
+template <class T>
+__device__ __forceinline__ void write_result(const OutputParams& p, const Cursor& item, const OutputRow& row, int dim,
+                                             float4 o, float high, float sum) {
+  const float f = finish_row(p, row.head, high, sum);
+  const std::int64_t at = p.o_strides.batch * item.b + p.o_strides.start * item.seq.q_begin +
+                          p.o_strides.token * row.token + p.o_strides.head * row.head + dim;
+  store_row<T>(p, at, {o.x * f, o.y * f, o.z * f, o.w * f});
+  if (dim == 0 && p.lse != nullptr) p.lse[row.index] = row_lse(high, sum);
+}
 
 /// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory.
 template <KvType V, int D, int N, bool Lifted>
@@ -109,7 +134,6 @@ __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, 
   const int row0 = item.row_tile * kRows;
   const int rows_here = min(kRows, item.seq.q_len * p.group - row0);
   const bool direct = item.seq.splits == 1;
-  const int q_heads = p.group * p.kv_heads;
   for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
     const int row = x / (D / 4);
     const int dim = x % (D / 4) * 4;
@@ -137,21 +161,13 @@ __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, 
       o[2] = fmaf(y1.x, f, o[2]);
       o[3] = fmaf(y1.y, f, o[3]);
     }
-    int token = 0;
-    int in_group = 0;
-    p.group_div(token, in_group, row0 + row);
-    const int head = item.head * p.group + in_group;
-    const std::int64_t q_row = std::int64_t{item.seq.q_begin + token} * q_heads + head;
+    const OutputRow to(p, item, row0 + row);
     if (direct) {
-      const float f = finish_row(p, head, high, sum);
-      const std::int64_t at = p.o_strides.batch * item.b + p.o_strides.start * item.seq.q_begin +
-                              p.o_strides.token * token + p.o_strides.head * head + dim;
-      store_row<T>(p, at, {o[0] * f, o[1] * f, o[2] * f, o[3] * f});
-      if (dim == 0 && p.lse != nullptr) p.lse[q_row] = row_lse(high, sum);
+      write_result<T>(p, item, to, dim, {o[0], o[1], o[2], o[3]}, high, sum);
     } else {
-      const std::int64_t slot = q_row * p.max_splits + item.split;
-      *reinterpret_cast<float4*>(p.partial_o + slot * D + dim) = {o[0], o[1], o[2], o[3]};
-      if (dim == 0) p.partial_ml[slot] = {high, sum};
+      *reinterpret_cast<float4*>(p.partials.o + (to.index * p.partials.splits + item.split) * D + dim) = {o[0], o[1],
+                                                                                                          o[2], o[3]};
+      if (dim == 0) p.partials.ml[to.index * (p.partials.splits + p.partials.runs) + item.split] = {high, sum};
     }
   }
 }

@@ -47,27 +47,40 @@ struct WorkParams {
   const std::int32_t* readonly_blocks;
 };
 
-struct Params : WorkParams {
-  std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
-  const std::uint32_t* tree_mask;
+/// Results of splits in the workspace. Row r belongs to query r / q_heads and head r % q_heads.
+struct Partials {
+  float* o;                 ///< [max_total_q * q_heads][splits][v_dim]
+  float2* ml;               ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
+  std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
+  int splits;               ///< max_splits
+  int runs;                 ///< runs of kJoinRun splits, 0 where one holds all of them
+};
+
+/// What writing results takes.
+struct OutputParams {
   core::FastDivmod group_div;
-  const void* q;
-  TokenStrides q_strides;
+  int q_heads;
   void* o;
   TokenStrides o_strides;
   bool o_is_f32;
   float* lse;
+  const float* sinks;  ///< null on all ranks but the first
+  Partials partials;
+};
+
+struct Params : WorkParams, OutputParams {
+  std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
+  const std::uint32_t* tree_mask;
+  const void* q;
+  TokenStrides q_strides;
   float scale_log2;      ///< softmax_scale * log2(e)
   float softcap_log2;    ///< softcap * log2(e), 0 for none
   int log_n_length;      ///< queries behind this position are scaled, 0 for none
   float inverse_log2_n;  ///< 1 / log2(log_n_length)
-  const float* sinks;
-  bool prepare_q;  ///< q gets q_bias and q_rope_dim channels of RoPE
+  bool prepare_q;        ///< q gets q_bias and q_rope_dim channels of RoPE
   const void* q_bias;
   int q_rope_dim;
   core::RopeTable rope;
-  float* partial_o;    ///< [max_total_q][q_heads][max_splits][head_dim]
-  float2* partial_ml;  ///< [max_total_q][q_heads][max_splits] maximum (log2 units) and sum
 };
 
 }  // namespace pagedkv::cuda::impl::decode

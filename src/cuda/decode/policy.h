@@ -108,20 +108,14 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
   return (bytes > 160 && bytes <= 320 ? 48 : 96) * 1024;
 }
 
-/// Splits that are summed one after the other; such sums are then added in order. Fixed, so that the number of warps
-/// that share a row does not show in its bits.
-inline constexpr int kFoldRun = 16;
-/// Warps that share a row of more splits than that.
-inline constexpr int kFoldWarps = 4;
-inline constexpr int kFoldThreads = 128;
-/// Bounds the registers to 64: so a CTA fits beside two of the decode kernel with up to 224, and is there when they
-/// end.
-inline constexpr int kFoldCtasPerSm = 8;
+/// Splits that are joined at a time: more of them in runs, whose results are joined then. Fixed, so that who joins does
+/// not show in the bits.
+inline constexpr int kJoinRun = 16;
 
 /// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
 /// keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
-  return 128 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (544 + 96 * row_tiles);
+  return 208 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (544 + 96 * row_tiles);
 }
 
 /// Shared memory that all CTAs of a multiprocessor may take together.
@@ -143,20 +137,9 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
   return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
 }
 
-/// Whether the kernel that joins splits lets the next one on the stream start before it has ended. Three CTAs of the
-/// next call's decode kernel fill an SM. If some come while CTAs of this call are there, a few SMs end up with two, and
-/// the third starts elsewhere when others have ended, half a kernel late. Where CTAs have several long items that costs
-/// more than a late start.
-PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas, int max_k_len) {
-  return ctas < 3 || items <= resident || max_k_len <= kShortLength;
-}
-
-/// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit. Where the kernel can do with less they leave
-/// room for a CTA that joins splits (kFoldCtasPerSm), which is there then when they end.
+/// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit.
 PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, int row_tiles) {
-  const int ctas = ctas_per_sm(arch, k, v, dim, row_tiles);
-  if (ctas == 2 && row_tiles == 1 && dim <= 128) return 224;
-  const int even = 65536 / (ctas * kWarps * 32) / 8 * 8;
+  const int even = 65536 / (ctas_per_sm(arch, k, v, dim, row_tiles) * kWarps * 32) / 8 * 8;
   return even < 255 ? even : 255;
 }
 

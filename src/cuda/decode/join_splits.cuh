@@ -1,0 +1,119 @@
+#pragma once
+// The results of a sequence's splits become one. The CTA that ends the last of them joins all, in their order; with many
+// splits the last of each run of them joins the run, and the last of those the runs.
+
+#include <cstdint>
+
+#include "cuda/decode/arrival.cuh"
+#include "cuda/decode/output.cuh"
+#include "cuda/decode/params.h"
+#include "cuda/decode/policy.h"
+#include "cuda/decode/schedule.cuh"
+
+namespace pagedkv::cuda::impl::decode {
+
+/// What the threads of a CTA share about it, in shared memory.
+struct Joining {
+  OutputParams out;  ///< functions that are called read kernel parameters slowly
+  Cursor item;       ///< whose results went to the workspace last
+  bool last;         ///< it was the last of those that are joined with it
+};
+
+/// Counters of an item's rows: the first of their splits or, if they have many, runs; the others of the splits of each
+/// run.
+__device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, const Cursor& item, int rows_per_tile) {
+  return p.partials.counters + OutputRow(p, item, item.row_tile * rows_per_tile).index * (1 + p.partials.runs);
+}
+
+/// The results of an item are in the workspace. To be called by one thread behind a barrier.
+__device__ __forceinline__ void arrive_split(Joining& joining, const Cursor& item, int rows_per_tile) {
+  const int run0 = item.split / kJoinRun * kJoinRun;
+  const bool runs = item.seq.splits > kJoinRun;
+  joining.item = item;
+  joining.last = arrive(counters_of(joining.out, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0),
+                        min(item.seq.splits - run0, kJoinRun));
+}
+
+/// Results of a row that are joined: part i is at first + i * step of Partials::o and ml + i of Partials::ml.
+struct Parts {
+  int first;
+  int step;
+  int ml;
+  int count;
+  int run;  ///< that they are the splits of; -1: all of the row
+};
+
+/// Joins parts of all rows of a tile, in order. What a run gives takes the place of its first split.
+template <class T, int D, int Rows>
+__device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& item, const Parts& parts) {
+  constexpr int kAhead = 8;
+  const int row0 = item.row_tile * Rows;
+  const int rows_here = min(Rows, item.seq.q_len * p.group_div.divisor - row0);
+#pragma unroll 1
+  for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
+    const OutputRow row(p, item, row0 + x / (D / 4));
+    const int dim = x % (D / 4) * 4;
+    float* o_at = p.partials.o + (row.index * p.partials.splits + parts.first) * D + dim;
+    float2* row_ml = p.partials.ml + row.index * (p.partials.splits + p.partials.runs);
+    float4 o = {};
+    float high = kLow;
+    float sum = 0.0F;
+#pragma unroll 1
+    for (int first = 0; first < parts.count; first += kAhead) {
+      const float* from = o_at + std::int64_t{first} * parts.step * D;
+      const float2* ml_from = row_ml + parts.ml + first;
+      float4 y[kAhead];
+      float2 ml[kAhead];
+      float top = high;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const bool valid = first + i < parts.count;
+        y[i] = valid ? *reinterpret_cast<const float4*>(from) : float4{};
+        ml[i] = valid ? ml_from[i] : float2{kLow, 0.0F};
+        from += parts.step * D;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) top = fmaxf(top, ml[i].x);
+      const float before = exp2_approx(high - top);
+      o = {o.x * before, o.y * before, o.z * before, o.w * before};
+      sum *= before;
+      high = top;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const float f = exp2_approx(ml[i].x - top);
+        sum = fmaf(ml[i].y, f, sum);
+        o = {fmaf(y[i].x, f, o.x), fmaf(y[i].y, f, o.y), fmaf(y[i].z, f, o.z), fmaf(y[i].w, f, o.w)};
+      }
+    }
+    if (parts.run < 0) {
+      write_result<T>(p, item, row, dim, o, high, sum);
+    } else {
+      *reinterpret_cast<float4*>(o_at) = o;
+      if (dim == 0) row_ml[p.partials.splits + parts.run] = {high, sum};
+    }
+  }
+}
+
+/// Joins what joining.item was the last of. All threads of the CTA call it.
+template <class T, int D, int Rows>
+__device__ __noinline__ void join_splits(Joining& joining) {
+  const Cursor& item = joining.item;
+  const OutputParams& p = joining.out;
+  const int splits = item.seq.splits;
+  const int runs = (splits + kJoinRun - 1) / kJoinRun;
+  const int run = item.split / kJoinRun;
+  Parts parts{0, 1, 0, splits, -1};
+  if (runs > 1) parts = {run * kJoinRun, 1, run * kJoinRun, min(splits - run * kJoinRun, kJoinRun), run};
+#pragma unroll 1
+  for (;;) {
+    join_parts<T, D, Rows>(p, item, parts);
+    if (parts.run < 0) return;
+    __syncthreads();
+    if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), runs);
+    __syncthreads();
+    if (!joining.last) return;
+    parts = {0, kJoinRun, p.partials.splits, runs, -1};
+  }
+}
+
+}  // namespace pagedkv::cuda::impl::decode
