@@ -43,6 +43,15 @@ __device__ __noinline__ std::uint64_t turn_of_base(float base, int pair, int dim
   return core::turn_from_base(base, pair, dim);
 }
 
+/// Phase of a pair of a token, whatever the table has: not inlined, for kernels that seldom need more than the position
+/// times `turn`, the pair's frequency unless the sequence has a base of its own.
+template <class = void>
+__device__ __noinline__ std::uint64_t phase_of_pair(const core::RopeTable& rope, std::uint64_t turn, int pair, int b,
+                                                    std::int32_t token, std::int32_t position) {
+  if (rope.base != nullptr) turn = core::turn_from_base(rope.base[b], pair, rope.dim);
+  return static_cast<std::uint64_t>(core::rope_position(rope, pair, b, token, position)) * turn;
+}
+
 /// core::rope_sincos() of a pair of a token, whose frequency is `turn` unless the sequence has a base of its own.
 __device__ __forceinline__ core::SinCos sines_of_pair(const core::RopeTable& rope, std::uint64_t turn, int pair, int b,
                                                       std::int32_t token, std::int32_t position) {

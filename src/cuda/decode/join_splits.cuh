@@ -1,6 +1,6 @@
 #pragma once
-// The results of a sequence's splits become one. The CTA that ends the last of them joins all, in their order; with many
-// splits the last of each run of them joins the run, and the last of those the runs.
+// The results of a sequence's splits become one. The CTA that ends the last of them joins all, in their order; with
+// many splits the last of each run of them joins the run, and the last of those the runs.
 
 #include <cstdint>
 
@@ -14,9 +14,8 @@ namespace pagedkv::cuda::impl::decode {
 
 /// What the threads of a CTA share about it, in shared memory.
 struct Joining {
-  OutputParams out;  ///< functions that are called read kernel parameters slowly
-  Cursor item;       ///< whose results went to the workspace last
-  bool last;         ///< it was the last of those that are joined with it
+  Cursor item;  ///< whose results went to the workspace last
+  bool last;    ///< it was the last of those that are joined with it
 };
 
 /// Counters of an item's rows: the first of their splits or, if they have many, runs; the others of the splits of each
@@ -26,11 +25,12 @@ __device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, con
 }
 
 /// The results of an item are in the workspace. To be called by one thread behind a barrier.
-__device__ __forceinline__ void arrive_split(Joining& joining, const Cursor& item, int rows_per_tile) {
+__device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joining, const Cursor& item,
+                                             int rows_per_tile) {
   const int run0 = item.split / kJoinRun * kJoinRun;
   const bool runs = item.seq.splits > kJoinRun;
   joining.item = item;
-  joining.last = arrive(counters_of(joining.out, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0),
+  joining.last = arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0),
                         min(item.seq.splits - run0, kJoinRun));
 }
 
@@ -94,11 +94,10 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
   }
 }
 
-/// Joins what joining.item was the last of. All threads of the CTA call it.
+/// Joins what joining.item was the last of; `p` is in shared memory. All threads of the CTA call it.
 template <class T, int D, int Rows>
-__device__ __noinline__ void join_splits(Joining& joining) {
+__device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining) {
   const Cursor& item = joining.item;
-  const OutputParams& p = joining.out;
   const int splits = item.seq.splits;
   const int runs = (splits + kJoinRun - 1) / kJoinRun;
   const int run = item.split / kJoinRun;

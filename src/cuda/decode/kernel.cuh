@@ -31,7 +31,7 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
 
 /// Brings the block table's entries of the warp's first tiles into L2.
 template <int Tokens>
-__device__ __forceinline__ void prefetch_table(const Params& p, const Cursor& c) {
+__device__ __forceinline__ void prefetch_table(const WorkParams& p, const Cursor& c) {
   const WarpTiles tiles = WarpTiles::of<Tokens>(c.seq, c.split);
   const int i = tiles.begin + static_cast<int>(threadIdx.x) % 32;
   if (i >= tiles.end) return;
@@ -43,11 +43,12 @@ __device__ __forceinline__ void prefetch_table(const Params& p, const Cursor& c)
   }
 }
 
-/// Waits for the kernels before this one and finds the CTA's part of the work. While it waits it looks at the lengths
-/// as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is known
-/// already; `on_guess` is called with its start as it seems to be. All threads of the CTA call it.
-template <int Tokens, class Guess>
-__device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile, Start& start, Guess on_guess) {
+/// Waits for the kernels before this one and finds the CTA's part of the work, `start`. While it waits it looks at the
+/// lengths as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is
+/// known already; `on_guess` is called when start is as it seems to be. All threads of the CTA call it; `p` and `start`
+/// are in shared memory.
+template <class Guess>
+__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, Guess on_guess) {
   const int tid = static_cast<int>(threadIdx.x);
   const bool early = kTargetArch >= 90 && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
@@ -60,26 +61,41 @@ __device__ __forceinline__ Cursor start_work(const Params& p, int rows_per_tile,
     }
     Lengths now{};
     if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
-    if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) break;
+    if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
     own = now;
     find_start(p, rows_per_tile, own, when, start);
-    if (when == When::complete) break;
-    const Cursor guess = start.cursor;
-    if (guess.valid()) {
-      prefetch_table<Tokens>(p, guess);
-      on_guess(guess);
-    }
+    if (when == When::complete) return;
+    if (start.cursor.valid()) on_guess();
   }
-  return start.cursor;
 }
 
 /// What a warp keeps in shared memory besides its ring.
 template <int N>
 struct WarpShared {
   LoaderShared loader;
-  Cursor item;
   Visible<N> visible;
 };
+
+/// What a CTA keeps there.
+template <int N>
+struct CtaShared {
+  Start start;        ///< the first item; later the one worked on or the next
+  Cursor other_item;  ///< the other one of these
+  Joining joining;
+  WorkParams work;  ///< the kernel's, for functions that are called, which read kernel parameters slowly
+  OutputParams output;
+  Exchange<8 * N> exchange;
+  WarpShared<N> warp[kWarps];
+};
+
+/// Copies parameters to shared memory; a barrier must follow. All threads of the CTA call it.
+template <class V>
+__device__ __forceinline__ void copy_words(V& to, const V& from) {
+  static_assert(sizeof(V) % 4 == 0);
+  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(sizeof(V) / 4); i += kWarps * 32) {
+    reinterpret_cast<std::uint32_t*>(&to)[i] = reinterpret_cast<const std::uint32_t*>(&from)[i];
+  }
+}
 
 template <class T, KvType K, KvType V, int D, int N>
 __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kernel(const __grid_constant__ Params p) {
@@ -89,8 +105,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
   static_assert(kStages >= 2);
-  static_assert(sizeof(Start) <= 128);
-  static_assert(128 + sizeof(Exchange<kRows>) + sizeof(Joining) + kWarps * sizeof(WarpShared<N>) <= extra_shared_bytes(N));
+  static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
@@ -101,31 +116,29 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   char* ring = shared + warp * kStages * S::kBytes;
-  char* extra = shared + kWarps * kStages * S::kBytes;
   const std::uint32_t ring_address = ptx::shared_address(ring);
-
-  auto& exchange = *reinterpret_cast<Exchange<kRows>*>(extra + 128);
-  auto& joining = *reinterpret_cast<Joining*>(extra + 128 + sizeof(exchange));
-  auto& own_shared = reinterpret_cast<WarpShared<N>*>(extra + 128 + sizeof(exchange) + sizeof(joining))[warp];
-  if (threadIdx.x == 0) {
-    joining.out = p;
-    joining.last = false;
-  }
+  auto& cta = *reinterpret_cast<CtaShared<N>*>(shared + kWarps * kStages * S::kBytes);
+  auto& own_shared = cta.warp[warp];
+  copy_words<WorkParams>(cta.work, p);
+  copy_words<OutputParams>(cta.output, p);
+  if (threadIdx.x == 0) cta.joining.last = false;
   const bool writes = p.new_rows[0] != nullptr;
   // The first stage is free until the loop over tiles.
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
-  if (writes) prepare_new_tokens<D>(p, kRows, new_tokens);
-  const Cursor start = start_work<S::kTokens>(p, kRows, *reinterpret_cast<Start*>(extra), [&](const Cursor& guess) {
-    if (writes) guess_sines<D>(p, new_tokens, guess);
+  if (writes) prepare_new_tokens<D>(p, new_tokens);
+  __syncthreads();
+  start_work(cta.work, kRows, cta.start, [&] {
+    prefetch_table<S::kTokens>(cta.work, cta.start.cursor);
+    if (writes) guess_sines<D>(p, new_tokens, cta.start.cursor);
   });
-  if (!start.valid()) return;
-  SharedCursor current(&own_shared.item);
-  current.set(start);
+  Cursor* item = &cta.start.cursor;
+  Cursor* next = &cta.other_item;
+  if (!item->valid()) return;
   RawQueries<N, D> raw;
-  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
-                            start.seq.q_len * p.group);
+  fetch_queries<T, K, N, D>(raw, p, item->b, item->seq.q_begin, item->head, item->row_tile * kRows,
+                            item->seq.q_len * p.group);
 
-  Loader<K, V, D, kRows> loader(p, start, own_shared.loader);
+  Loader<K, V, D, kRows> loader(p, cta.work, *item, own_shared.loader);
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
 #pragma unroll 1
@@ -134,7 +147,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     if (written) break;
     // As many copies are under way as can be without the new tokens.
-    if (write_new_tokens<T, K, V, D>(p, new_tokens, current.get())) __syncthreads();
+    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, *item)) __syncthreads();
     loader.have_new_tokens();
   }
 
@@ -149,13 +162,12 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
 
   for (bool more = true; more;) {
     if (new_queries) {
-      const Cursor& item = current.get();
-      const int rows = item.seq.q_len * p.group;
-      const int row0 = item.row_tile * kRows;
-      const int history = item.seq.k_len - item.seq.q_len;
+      const int rows = item->seq.q_len * p.group;
+      const int row0 = item->row_tile * kRows;
+      const int history = item->seq.k_len - item->seq.q_len;
       if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
         char* prepared = ring + stage * S::kBytes;
-        prepare_query_rows<T, D, N>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
+        prepare_query_rows<T, D, N>(p, prepared, item->b, item->seq.q_begin, history, item->head, row0, rows);
         __syncwarp();
         fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
       }
@@ -169,8 +181,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         VisibleRow seen{0, 0, 0xffffffffu};
         if (row0 + lane < rows) {
           const int token = p.group_div.div(row0 + lane);
-          visible_range(p, item.seq, token, seen.from, seen.to);
-          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item.seq.q_begin + token];
+          visible_range(p, item->seq, token, seen.from, seen.to);
+          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item->seq.q_begin + token];
         }
         visible.row[lane] = seen;
       }
@@ -187,15 +199,16 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         }
       }
       int unused = 0;
-      visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
-      visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
+      visible_range(p, item->seq, p.group_div.div(row0), unused, full_to);
+      visible_range(p, item->seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
       if (p.tree_mask != nullptr) full_to = min(full_to, history_local);
       __syncwarp();
     }
 
-    const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
+    const WarpTiles tiles = WarpTiles::of<kTokens>(item->seq, item->split);
     st.reset();
     for (int i = tiles.begin; i < tiles.end; ++i) {
+      loader.settle();
       loader.issue(ring_address + stage * S::kBytes);
       stage = stage + 1 == kStages ? 0 : stage + 1;
       ptx::wait_copies<kStages - 1>();
@@ -226,29 +239,29 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       __syncwarp();
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
-                                               warp * kStages * S::kBytes + stage * S::kBytes, exchange);
-    // The next item's queries are on their way while the warps meet.
-    const Cursor item = current.get();
-    Cursor next = item;
-    next.advance(p, kRows);
-    more = next.valid();
-    new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
-    if (more && new_queries) {
-      fetch_queries<T, K, N, D>(raw, p, next.b, next.seq.q_begin, next.head, next.row_tile * kRows,
-                                next.seq.q_len * p.group);
-    }
+                                               warp * kStages * S::kBytes + stage * S::kBytes, cta.exchange);
+    if (warp == 0) advance(cta.work, *item, *next, kRows);
     __syncthreads();
-    if (joining.last) join_splits<T, kDimV, kRows>(joining);  // after the item before, while others arrived
-    join_warps<T, V, kDimV, N>(p, item, shared, exchange);
-    current.set(next);
+    // The next item's queries are on their way while this one's results are written.
+    more = next->valid();
+    new_queries = next->b != item->b || next->head != item->head || next->row_tile != item->row_tile;
+    if (more && new_queries) {
+      fetch_queries<T, K, N, D>(raw, p, next->b, next->seq.q_begin, next->head, next->row_tile * kRows,
+                                next->seq.q_len * p.group);
+    }
+    if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);  // of the item before this one
+    join_warps<T, V, kDimV, N>(p, *item, shared, cta.exchange);
     __syncthreads();
     if (threadIdx.x == 0) {
-      joining.last = false;
-      if (item.seq.splits > 1) arrive_split(joining, item, kRows);
+      cta.joining.last = false;
+      if (item->seq.splits > 1) arrive_split(p, cta.joining, *item, kRows);
     }
+    Cursor* const done = item;
+    item = next;
+    next = done;
   }
   __syncthreads();
-  if (joining.last) join_splits<T, kDimV, kRows>(joining);
+  if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);
   ptx::wait_copies<0>();
 }
 

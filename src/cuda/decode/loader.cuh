@@ -55,21 +55,22 @@ class Loader {
   static constexpr int kTokens = S::kTokens;
 
  public:
-  /// `shared` is this warp's alone.
-  __device__ Loader(const Params& p, const Cursor& start, LoaderShared& shared)
-      : p_(p), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
+  /// `work` is a copy in shared memory; `shared` is this warp's alone.
+  __device__ Loader(const Params& p, const WorkParams& work, const Cursor& start, LoaderShared& shared)
+      : p_(p), work_(work), shared_(shared), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
     shared_.written = p.new_rows[0] == nullptr;
+    if (lane_ == 0) shared_.next = start;
     request(start);
-    next_.set(start);
+    __syncwarp();
   }
 
   /// Whether the warp's next tile has new tokens that are not in the cache yet.
   __device__ bool lacks_new_tokens() {
-    while (i_ == tiles_.end && more_) activate();
+    settle();
     return i_ < tiles_.end && min(tiles_.template token<kTokens>(i_) + kTokens, shared_.last) > ready_;
   }
 
@@ -81,10 +82,14 @@ class Loader {
     __syncwarp();
   }
 
+  /// Makes the warp's next tile known. Must come before issue().
+  __device__ void settle() {
+    while (i_ == tiles_.end && more_) activate();
+  }
+
   /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case. Not while
   /// lacks_new_tokens().
   __device__ void issue(std::uint32_t stage) {
-    while (i_ == tiles_.end && more_) activate();
     if (i_ < tiles_.end) {
       const int t = tiles_.template token<kTokens>(i_);
       if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
@@ -98,7 +103,7 @@ class Loader {
   }
 
  private:
-  /// Loads this lane's table entry of the item next_: entry e is piece e % pieces of the warp's tile e / pieces.
+  /// Loads this lane's table entry of the item shared_.next: entry e is piece e % pieces of the warp's tile e / pieces.
   __device__ void request(const Cursor& c) {
     const int first = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
@@ -117,9 +122,9 @@ class Loader {
     }
   }
 
-  /// Makes next_ the item whose tiles are issued.
+  /// Makes shared_.next the item whose tiles are issued.
   __device__ void activate() {
-    Cursor c = next_.get();
+    const Cursor& c = shared_.next;
     first_ = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
     ready_ = shared_.written ? last : min(local_count(p_, c.seq.k_len - c.seq.q_len), last);
@@ -138,11 +143,9 @@ class Loader {
       shared_.last = last;
       shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
     }
-    c.advance(p_, Rows);
+    advance(work_, c, shared_.next, Rows);
     more_ = c.valid();
     if (more_) request(c);
-    __syncwarp();
-    next_.set(c);
   }
 
   /// log2 of the tokens of a tile that share a table entry.
@@ -226,8 +229,8 @@ class Loader {
   }
 
   const Params& p_;
+  const WorkParams& work_;
   LoaderShared& shared_;
-  SharedCursor next_;
   bool more_;  ///< whether there is such an item
   std::uint64_t policy_;
   std::uint64_t entry_;

@@ -42,23 +42,21 @@ struct NewTokenStage {
   std::uint64_t turn[D / 2];     ///< frequencies of all pairs, unless sequences have bases of their own
   float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   NewToken token[Shape::kRows];  ///< whose sines these are
-  int rows_per_tile;
+  Cursor item;                   ///< whose new tokens are looked at
   NewTokenRope rope;
-  WorkParams work;
 };
 
 /// To be called by each warp while it waits for the kernels before this one.
 template <int D>
-__device__ __forceinline__ void prepare_new_tokens(const Params& p, int rows_per_tile, NewTokenStage<D>& stage) {
+__device__ __forceinline__ void prepare_new_tokens(const Params& p, NewTokenStage<D>& stage) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const core::RopeTable& rope = p.rope;
   if (lane < NewTokenStage<D>::Shape::kRows) stage.token[lane].b = -1;
   if (lane == 0) {
-    stage.rows_per_tile = rows_per_tile;
     stage.rope = {rope.dim, rope.pairs, rope.base == nullptr && rope.mrope == MropeMode::none, rope.attention_factor};
-    stage.work = p;
   }
   if (rope.base == nullptr) {
+#pragma unroll 1
     for (int i = lane; i < rope.dim / 2; i += 32) stage.turn[i] = rope.turn[i];
   }
   __syncwarp();
@@ -77,13 +75,10 @@ __device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage
   float* cosine = stage.sines[r];
 #pragma unroll 1
   for (int pair = lane; pair < dim / 2; pair += 32) {
-    core::SinCos turned;
-    if (stage.rope.by_position) {
-      turned = core::rope_sincos(stage.rope.attention_factor,
-                                 static_cast<std::uint64_t>(std::int64_t{position}) * stage.turn[pair]);
-    } else {
-      turned = sines_of_pair(p.rope, stage.turn[pair], pair, of.b, of.index, position);
-    }
+    const std::uint64_t turn = stage.turn[pair];
+    const std::uint64_t phase = stage.rope.by_position ? static_cast<std::uint64_t>(std::int64_t{position}) * turn
+                                                       : phase_of_pair<>(p.rope, turn, pair, of.b, of.index, position);
+    const core::SinCos turned = core::rope_sincos(stage.rope.attention_factor, phase);
     cosine[pair] = turned.cos;
     cosine[pair + dim / 2] = turned.sin;
   }
@@ -109,8 +104,10 @@ class NewTokens {
   static constexpr int kSides = shares_rows(D) ? 1 : 2;
 
  public:
-  __device__ NewTokens(const Params& p, Stage& stage, const Cursor& start)
-      : p_(p), stage_(stage), w_(stage.work), item_(start), tasks_(0) {
+  __device__ NewTokens(const Params& p, const WorkParams& work, Stage& stage, int rows_per_tile, const Cursor& start)
+      : p_(p), stage_(stage), w_(work), item_(stage.item), rows_per_tile_(rows_per_tile), tasks_(0) {
+    if (lane() == 0) stage.item = start;
+    __syncwarp();
     look();
   }
 
@@ -156,7 +153,7 @@ class NewTokens {
     while (count_ < Shape::kRows) {
       if (first_ >= end_) {
         if (!item_.valid()) break;
-        item_.advance(w_, stage_.rows_per_tile);
+        advance(w_, item_, item_, rows_per_tile_);
         if (!item_.valid()) break;
         look();
         continue;
@@ -232,7 +229,8 @@ class NewTokens {
   const Params& p_;
   Stage& stage_;
   const WorkParams& w_;
-  Cursor item_;
+  Cursor& item_;
+  int rows_per_tile_;
   int tasks_;  ///< of the CTA so far
   int first_;  ///< the item's new tokens that are left are [first_, end_) or, with context parallelism, some of them
   int end_;
@@ -249,8 +247,9 @@ class NewTokens {
 /// Makes and stores the new tokens of the CTA's items from `start` on; all its warps call it, each with a stage of its
 /// own. Returns whether there are any: then they are in the cache after the next barrier.
 template <class T, KvType K, KvType V, int D>
-__device__ __noinline__ bool write_new_tokens(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
-  return NewTokens<T, K, V, D>(p, stage, start).make_all();
+__device__ __noinline__ bool write_new_tokens(const Params& p, const WorkParams& work, NewTokenStage<D>& stage,
+                                              int rows_per_tile, const Cursor& start) {
+  return NewTokens<T, K, V, D>(p, work, stage, rows_per_tile, start).make_all();
 }
 
 }  // namespace pagedkv::cuda::impl::decode

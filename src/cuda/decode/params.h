@@ -49,8 +49,8 @@ struct WorkParams {
 
 /// Results of splits in the workspace. Row r belongs to query r / q_heads and head r % q_heads.
 struct Partials {
-  float* o;                 ///< [max_total_q * q_heads][splits][v_dim]
-  float2* ml;               ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
+  float* o;    ///< [max_total_q * q_heads][splits][v_dim]
+  float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
   std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
   int splits;               ///< max_splits
   int runs;                 ///< runs of kJoinRun splits, 0 where one holds all of them

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cuda/decode/params.h"
+#include "cuda/rope_rows.cuh"
 #include "cuda/row.cuh"
 #include "pagedkv/core/rope.h"
 
@@ -30,6 +31,7 @@ __device__ __noinline__ void prepare_query_rows(const Params& p, char* to, int b
   using Shape = QueryRowShape<D>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int dim = p.q_rope_dim;
+  const bool by_position = p.rope.base == nullptr && p.rope.mrope == MropeMode::none;
   const bool halves = p.rope.pairs == RopePairs::half_split;
   const RowLane at{{false, dim > 0 && halves ? dim / 16 : Shape::kPairs}, lane % Shape::kLanes};
   auto* sines = reinterpret_cast<float*>(to + 8 * N * D * 2);  // of a token: the cosines of all pairs, then the sines
@@ -57,7 +59,10 @@ __device__ __noinline__ void prepare_query_rows(const Params& p, char* to, int b
         float* cosine = sines + (t - first) * dim;
 #pragma unroll 1
         for (int pair = lane; pair < dim / 2; pair += 32) {
-          const core::SinCos turned = core::rope_sincos(p.rope, pair, b, t, history + t);
+          const std::uint64_t turn = p.rope.turn[pair];
+          const std::uint64_t phase = by_position ? static_cast<std::uint64_t>(std::int64_t{history + t}) * turn
+                                                  : phase_of_pair<>(p.rope, turn, pair, b, t, history + t);
+          const core::SinCos turned = core::rope_sincos(p.rope, phase);
           cosine[pair] = turned.cos;
           cosine[pair + dim / 2] = turned.sin;
         }

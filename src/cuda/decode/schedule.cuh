@@ -86,8 +86,10 @@ __device__ __forceinline__ Sequence make_sequence(const WorkParams& p, int b, co
   return s;
 }
 
-__device__ __forceinline__ Sequence load_sequence(const WorkParams& p, int b, int rows_per_tile) {
-  return make_sequence(p, b, load_lengths(p, b, When::complete), rows_per_tile);
+/// Not inlined: what is here is needed in several places, and the less code there is, the sooner it has been fetched.
+/// `p` is in shared memory, because functions that are called read kernel parameters slowly.
+__device__ __noinline__ inline Sequence load_sequence(const WorkParams& p, int b, int rows_per_tile, When when) {
+  return make_sequence(p, b, load_lengths(p, b, when), rows_per_tile);
 }
 
 /// Expected time of the items of one (kv head, tile of rows), in tokens.
@@ -118,25 +120,19 @@ struct Cursor {
     if (++head < p.kv_heads) return;
     head = 0;
     do {
-      seq = load_sequence(p, ++b, rows_per_tile);
+      seq = load_sequence(p, ++b, rows_per_tile, When::complete);
     } while (seq.row_tiles == 0);
   }
 };
 
-/// A cursor in shared memory, one per warp that uses it: it is needed between tiles only and would cost registers in
-/// their loop.
-class SharedCursor {
- public:
-  __device__ explicit SharedCursor(Cursor* at) : at_(at) {}
-  __device__ void set(const Cursor& c) {
-    if (threadIdx.x % 32 == 0) *at_ = c;
-    __syncwarp();
-  }
-  __device__ const Cursor& get() const { return *at_; }
-
- private:
-  Cursor* at_;
-};
+/// Puts the item after `item` into `next`, both in shared memory; they may be one. All lanes of a warp call it.
+__device__ __noinline__ inline void advance(const WorkParams& p, const Cursor& item, Cursor& next, int rows_per_tile) {
+  Cursor c = item;
+  c.advance(p, rows_per_tile);
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) next = c;
+  __syncwarp();
+}
 
 /// Whether every sequence has a thread of its own.
 __device__ __forceinline__ bool one_thread_each(const WorkParams& p) {
@@ -163,14 +159,13 @@ __device__ __forceinline__ void find_start(const WorkParams& p, int rows_per_til
   const int strip = (p.batch + kThreads - 1) / kThreads;
   const int b0 = min(tid * strip, p.batch);
   const int b1 = min(b0 + strip, p.batch);
-  const auto sequence = [&](int b) {
-    return make_sequence(p, b, strip == 1 && b == tid ? own : load_lengths(p, b, when), rows_per_tile);
-  };
+  const auto sequence = [&](int b) { return load_sequence(p, b, rows_per_tile, when); };
 
   std::int64_t mine = 0;
   Sequence s{};
+#pragma unroll 1
   for (int b = b0; b < b1; ++b) {
-    s = sequence(b);
+    s = strip == 1 ? make_sequence(p, b, own, rows_per_tile) : sequence(b);
     mine += std::int64_t{unit_cost(p, s)} * (s.row_tiles * p.kv_heads);
   }
   std::int64_t before = mine;  // inclusive scan, then exclusive

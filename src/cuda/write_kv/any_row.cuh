@@ -62,23 +62,13 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
     if (to.valid) store_same<Shape, T>(LinearRow{to.data}, row, at);
     return;
   }
-  bool known = false;
-  const float2 range = signed_row_range<Shape>(row, at, known);
+  // Rows are few here: one way for all of them, which has been fetched sooner than two.
+  const float2 range = row_range<Shape>(row, at);
   const auto store = [&]<int kBits>() {
-    Quantiser<T> q;
-    const bool usual = usual_quantiser<T, kBits>(range, known, q);
-    if (!usual) {
-      const float2 any = row_range<Shape>(row, at);
-      q.param = core::quant_param<T, kBits>(any.x, any.y);
-      q.encoder = core::row_encoder<T>(q.param);
-    }
+    const core::QuantParam<T> param = core::quant_param<T, kBits>(range.x, range.y);
     if (!to.valid) return;
-    if (usual) {
-      store_codes<Shape, kBits, kUsualClamp<T, kBits>>(LinearRow{to.data}, row, q.encoder, at);
-    } else {
-      store_codes<Shape, kBits, Clamp::each>(LinearRow{to.data}, row, q.encoder, at);
-    }
-    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(q.param));
+    store_codes<Shape, kBits, Clamp::each>(LinearRow{to.data}, row, core::row_encoder<T>(param), at);
+    if (at.lane == 0) ptx::store_4(to.param, core::bits_as<std::uint32_t>(param));
   };
   if (kind.type == KvType::int8) {
     store.template operator()<8>();
