@@ -20,27 +20,28 @@ __device__ __forceinline__ std::uint64_t no_arrivals(const std::uint64_t* p) {
   return reinterpret_cast<std::uintptr_t>(p) * 0x9e3779b97f4a7c15u & ~kCountMask;  // Knuth's multiplicative hashing
 }
 
-/// Arrives at a counter as one of `n`, at most 2^16. Returns whether it is the last: then it sees what the CTAs of the
-/// others wrote before they arrived. One thread calls it, behind a barrier of its CTA.
-__device__ __forceinline__ bool arrive(std::uint64_t* counter, int n) {
+/// Arrives at a counter for `count` of `n`, which are at most 2^16. Returns whether these are the last: then it sees
+/// what the CTAs of the others wrote before they arrived. One thread calls it, behind a barrier of its CTA.
+__device__ __forceinline__ bool arrive(std::uint64_t* counter, int count, int n) {
+  const auto add = static_cast<unsigned>(count);
   const std::uint64_t zero = no_arrivals(counter);
-  std::uint64_t old = ptx::add_acq_rel(counter, 1);
+  std::uint64_t old = ptx::add_acq_rel(counter, add);
   if (((old ^ zero) & ~kCountMask) != 0) {  // added to something else
-    std::uint64_t expected = old + 1;
+    std::uint64_t expected = old + add;
     for (;;) {
-      old = ptx::compare_exchange_acq_rel(counter, expected, zero + 1);
+      old = ptx::compare_exchange_acq_rel(counter, expected, zero + add);
       if (old == expected) {
         old = zero;
         break;
       }
       if (((old ^ zero) & ~kCountMask) == 0) {
-        old = ptx::add_acq_rel(counter, 1);
+        old = ptx::add_acq_rel(counter, add);
         break;
       }
       expected = old;
     }
   }
-  if ((old & kCountMask) + 1 != static_cast<unsigned>(n)) return false;
+  if ((old & kCountMask) + add != static_cast<unsigned>(n)) return false;
   *counter = zero;
   return true;
 }

@@ -25,13 +25,20 @@ __device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, con
 }
 
 /// The results of an item are in the workspace. To be called by one thread behind a barrier.
+/// @param first_split the first split of the item's rows that the CTA had
+/// @param more whether the CTA has further splits of these rows
 __device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joining, const Cursor& item,
-                                             int rows_per_tile) {
+                                             int rows_per_tile, int first_split, bool more) {
   const int run0 = item.split / kJoinRun * kJoinRun;
+  const int count = min(item.seq.splits - run0, kJoinRun);
+  joining.last = false;
+  if (more && item.split + 1 < run0 + count) return;
+  const int own = item.split + 1 - max(first_split, run0);
   const bool runs = item.seq.splits > kJoinRun;
   joining.item = item;
-  joining.last = arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0),
-                        min(item.seq.splits - run0, kJoinRun));
+  // Most rows belong to one CTA, which needs no counter then: one makes a warp wait until its copies have landed.
+  joining.last =
+      own == count || arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0), own, count);
 }
 
 /// Results of a row that are joined: part i is at first + i * step of Partials::o and ml + i of Partials::ml.
@@ -108,7 +115,7 @@ __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining
     join_parts<T, D, Rows>(p, item, parts);
     if (parts.run < 0) return;
     __syncthreads();
-    if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), runs);
+    if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), 1, runs);
     __syncthreads();
     if (!joining.last) return;
     parts = {0, kJoinRun, p.partials.splits, runs, -1};

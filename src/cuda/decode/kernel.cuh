@@ -73,14 +73,14 @@ __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_til
 template <int N>
 struct WarpShared {
   LoaderShared loader;
+  Cursor item;
   Visible<N> visible;
 };
 
 /// What a CTA keeps there.
 template <int N>
 struct CtaShared {
-  Start start;        ///< the first item; later the one worked on or the next
-  Cursor other_item;  ///< the other one of these
+  Start start;
   Joining joining;
   WorkParams work;  ///< the kernel's, for functions that are called, which read kernel parameters slowly
   OutputParams output;
@@ -131,14 +131,15 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     prefetch_table<S::kTokens>(cta.work, cta.start.cursor);
     if (writes) guess_sines<D>(p, new_tokens, cta.start.cursor);
   });
-  Cursor* item = &cta.start.cursor;
-  Cursor* next = &cta.other_item;
-  if (!item->valid()) return;
+  const Cursor start = cta.start.cursor;
+  if (!start.valid()) return;
+  SharedCursor current(&own_shared.item);
+  current.set(start);
   RawQueries<N, D> raw;
-  fetch_queries<T, K, N, D>(raw, p, item->b, item->seq.q_begin, item->head, item->row_tile * kRows,
-                            item->seq.q_len * p.group);
+  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
+                            start.seq.q_len * p.group);
 
-  Loader<K, V, D, kRows> loader(p, cta.work, *item, own_shared.loader);
+  Loader<K, V, D, kRows> loader(p, cta.work, start, own_shared.loader);
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
 #pragma unroll 1
@@ -147,7 +148,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     if (written) break;
     // As many copies are under way as can be without the new tokens.
-    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, *item)) __syncthreads();
+    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, current.get())) __syncthreads();
     loader.have_new_tokens();
   }
 
@@ -159,15 +160,17 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
+  int first_split = start.split;  // of these queries that this CTA has
 
   for (bool more = true; more;) {
     if (new_queries) {
-      const int rows = item->seq.q_len * p.group;
-      const int row0 = item->row_tile * kRows;
-      const int history = item->seq.k_len - item->seq.q_len;
+      const Cursor& item = current.get();
+      const int rows = item.seq.q_len * p.group;
+      const int row0 = item.row_tile * kRows;
+      const int history = item.seq.k_len - item.seq.q_len;
       if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
         char* prepared = ring + stage * S::kBytes;
-        prepare_query_rows<T, D, N>(p, prepared, item->b, item->seq.q_begin, history, item->head, row0, rows);
+        prepare_query_rows<T, D, N>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
         __syncwarp();
         fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
       }
@@ -181,8 +184,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         VisibleRow seen{0, 0, 0xffffffffu};
         if (row0 + lane < rows) {
           const int token = p.group_div.div(row0 + lane);
-          visible_range(p, item->seq, token, seen.from, seen.to);
-          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item->seq.q_begin + token];
+          visible_range(p, item.seq, token, seen.from, seen.to);
+          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item.seq.q_begin + token];
         }
         visible.row[lane] = seen;
       }
@@ -199,13 +202,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         }
       }
       int unused = 0;
-      visible_range(p, item->seq, p.group_div.div(row0), unused, full_to);
-      visible_range(p, item->seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
+      visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
+      visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
       if (p.tree_mask != nullptr) full_to = min(full_to, history_local);
       __syncwarp();
     }
 
-    const WarpTiles tiles = WarpTiles::of<kTokens>(item->seq, item->split);
+    const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
     st.reset();
     for (int i = tiles.begin; i < tiles.end; ++i) {
       loader.settle();
@@ -240,25 +243,28 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
                                                warp * kStages * S::kBytes + stage * S::kBytes, cta.exchange);
-    if (warp == 0) advance(cta.work, *item, *next, kRows);
-    __syncthreads();
-    // The next item's queries are on their way while this one's results are written.
-    more = next->valid();
-    new_queries = next->b != item->b || next->head != item->head || next->row_tile != item->row_tile;
+    // The next item's queries are on their way while the warps meet.
+    const Cursor item = current.get();
+    Cursor next = item;
+    next.advance(cta.work, kRows);
+    more = next.valid();
+    new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
     if (more && new_queries) {
-      fetch_queries<T, K, N, D>(raw, p, next->b, next->seq.q_begin, next->head, next->row_tile * kRows,
-                                next->seq.q_len * p.group);
+      fetch_queries<T, K, N, D>(raw, p, next.b, next.seq.q_begin, next.head, next.row_tile * kRows,
+                                next.seq.q_len * p.group);
     }
+    __syncthreads();
     if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);  // of the item before this one
-    join_warps<T, V, kDimV, N>(p, *item, shared, cta.exchange);
+    join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange);
+    current.set(next);
     __syncthreads();
     if (threadIdx.x == 0) {
       cta.joining.last = false;
-      if (item->seq.splits > 1) arrive_split(p, cta.joining, *item, kRows);
+      if (item.seq.splits > 1) {
+        arrive_split(p, cta.joining, item, kRows, first_split, more && !new_queries);
+      }
     }
-    Cursor* const done = item;
-    item = next;
-    next = done;
+    if (new_queries) first_split = 0;
   }
   __syncthreads();
   if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);

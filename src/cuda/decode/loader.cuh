@@ -57,15 +57,14 @@ class Loader {
  public:
   /// `work` is a copy in shared memory; `shared` is this warp's alone.
   __device__ Loader(const Params& p, const WorkParams& work, const Cursor& start, LoaderShared& shared)
-      : p_(p), work_(work), shared_(shared), policy_(ptx::evict_first_policy()) {
+      : p_(p), work_(work), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
     shared_.written = p.new_rows[0] == nullptr;
-    if (lane_ == 0) shared_.next = start;
     request(start);
-    __syncwarp();
+    next_.set(start);
   }
 
   /// Whether the warp's next tile has new tokens that are not in the cache yet.
@@ -103,7 +102,7 @@ class Loader {
   }
 
  private:
-  /// Loads this lane's table entry of the item shared_.next: entry e is piece e % pieces of the warp's tile e / pieces.
+  /// Loads this lane's table entry of the item next_: entry e is piece e % pieces of the warp's tile e / pieces.
   __device__ void request(const Cursor& c) {
     const int first = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
@@ -122,9 +121,9 @@ class Loader {
     }
   }
 
-  /// Makes shared_.next the item whose tiles are issued.
+  /// Makes next_ the item whose tiles are issued.
   __device__ void activate() {
-    const Cursor& c = shared_.next;
+    Cursor c = next_.get();
     first_ = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
     ready_ = shared_.written ? last : min(local_count(p_, c.seq.k_len - c.seq.q_len), last);
@@ -143,9 +142,11 @@ class Loader {
       shared_.last = last;
       shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
     }
-    advance(work_, c, shared_.next, Rows);
+    c.advance(work_, Rows);
     more_ = c.valid();
     if (more_) request(c);
+    __syncwarp();
+    next_.set(c);
   }
 
   /// log2 of the tokens of a tile that share a table entry.
@@ -231,6 +232,7 @@ class Loader {
   const Params& p_;
   const WorkParams& work_;
   LoaderShared& shared_;
+  SharedCursor next_;
   bool more_;  ///< whether there is such an item
   std::uint64_t policy_;
   std::uint64_t entry_;

@@ -42,7 +42,6 @@ struct NewTokenStage {
   std::uint64_t turn[D / 2];     ///< frequencies of all pairs, unless sequences have bases of their own
   float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   NewToken token[Shape::kRows];  ///< whose sines these are
-  Cursor item;                   ///< whose new tokens are looked at
   NewTokenRope rope;
 };
 
@@ -105,9 +104,7 @@ class NewTokens {
 
  public:
   __device__ NewTokens(const Params& p, const WorkParams& work, Stage& stage, int rows_per_tile, const Cursor& start)
-      : p_(p), stage_(stage), w_(work), item_(stage.item), rows_per_tile_(rows_per_tile), tasks_(0) {
-    if (lane() == 0) stage.item = start;
-    __syncwarp();
+      : p_(p), stage_(stage), w_(work), item_(start), rows_per_tile_(rows_per_tile), tasks_(0) {
     look();
   }
 
@@ -153,7 +150,7 @@ class NewTokens {
     while (count_ < Shape::kRows) {
       if (first_ >= end_) {
         if (!item_.valid()) break;
-        advance(w_, item_, item_, rows_per_tile_);
+        item_.advance(w_, rows_per_tile_);
         if (!item_.valid()) break;
         look();
         continue;
@@ -229,7 +226,7 @@ class NewTokens {
   const Params& p_;
   Stage& stage_;
   const WorkParams& w_;
-  Cursor& item_;
+  Cursor item_;
   int rows_per_tile_;
   int tasks_;  ///< of the CTA so far
   int first_;  ///< the item's new tokens that are left are [first_, end_) or, with context parallelism, some of them

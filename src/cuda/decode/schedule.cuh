@@ -125,14 +125,20 @@ struct Cursor {
   }
 };
 
-/// Puts the item after `item` into `next`, both in shared memory; they may be one. All lanes of a warp call it.
-__device__ __noinline__ inline void advance(const WorkParams& p, const Cursor& item, Cursor& next, int rows_per_tile) {
-  Cursor c = item;
-  c.advance(p, rows_per_tile);
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) next = c;
-  __syncwarp();
-}
+/// A cursor in shared memory, one per warp that uses it: it is needed between tiles only and would cost registers in
+/// their loop.
+class SharedCursor {
+ public:
+  __device__ explicit SharedCursor(Cursor* at) : at_(at) {}
+  __device__ void set(const Cursor& c) {
+    if (threadIdx.x % 32 == 0) *at_ = c;
+    __syncwarp();
+  }
+  __device__ const Cursor& get() const { return *at_; }
+
+ private:
+  Cursor* at_;
+};
 
 /// Whether every sequence has a thread of its own.
 __device__ __forceinline__ bool one_thread_each(const WorkParams& p) {
