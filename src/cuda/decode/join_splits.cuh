@@ -53,7 +53,7 @@ struct Parts {
 /// Joins parts of all rows of a tile, in order. What a run gives takes the place of its first split.
 template <class T, int D, int Rows>
 __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& item, const Parts& parts) {
-  constexpr int kAhead = 8;
+  constexpr int kAhead = 4;
   const int row0 = item.row_tile * Rows;
   const int rows_here = min(Rows, item.seq.q_len * p.group_div.divisor - row0);
 #pragma unroll 1

@@ -243,18 +243,18 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     }
     publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
                                                warp * kStages * S::kBytes + stage * S::kBytes, cta.exchange);
-    // The next item's queries are on their way while the warps meet.
     const Cursor item = current.get();
     Cursor next = item;
     next.advance(cta.work, kRows);
     more = next.valid();
     new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
+    __syncthreads();
+    if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);  // of the item before this one
+    // The next item's queries are on their way while this one's results are written.
     if (more && new_queries) {
       fetch_queries<T, K, N, D>(raw, p, next.b, next.seq.q_begin, next.head, next.row_tile * kRows,
                                 next.seq.q_len * p.group);
     }
-    __syncthreads();
-    if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);  // of the item before this one
     join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange);
     current.set(next);
     __syncthreads();
