@@ -51,9 +51,8 @@ struct Parts {
 };
 
 /// Joins parts of all rows of a tile, in order. What a run gives takes the place of its first split.
-template <class T, int D, int Rows>
+template <class T, int D, int Rows, int Ahead>
 __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& item, const Parts& parts) {
-  constexpr int kAhead = 4;
   const int row0 = item.row_tile * Rows;
   const int rows_here = min(Rows, item.seq.q_len * p.group_div.divisor - row0);
 #pragma unroll 1
@@ -66,27 +65,27 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
     float high = kLow;
     float sum = 0.0F;
 #pragma unroll 1
-    for (int first = 0; first < parts.count; first += kAhead) {
+    for (int first = 0; first < parts.count; first += Ahead) {
       const float* from = o_at + std::int64_t{first} * parts.step * D;
       const float2* ml_from = row_ml + parts.ml + first;
-      float4 y[kAhead];
-      float2 ml[kAhead];
+      float4 y[Ahead];
+      float2 ml[Ahead];
       float top = high;
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < Ahead; ++i) {
         const bool valid = first + i < parts.count;
         y[i] = valid ? *reinterpret_cast<const float4*>(from) : float4{};
         ml[i] = valid ? ml_from[i] : float2{kLow, 0.0F};
         from += parts.step * D;
       }
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) top = fmaxf(top, ml[i].x);
+      for (int i = 0; i < Ahead; ++i) top = fmaxf(top, ml[i].x);
       const float before = exp2_approx(high - top);
       o = {o.x * before, o.y * before, o.z * before, o.w * before};
       sum *= before;
       high = top;
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < Ahead; ++i) {
         const float f = exp2_approx(ml[i].x - top);
         sum = fmaf(ml[i].y, f, sum);
         o = {fmaf(y[i].x, f, o.x), fmaf(y[i].y, f, o.y), fmaf(y[i].z, f, o.z), fmaf(y[i].w, f, o.w)};
@@ -102,7 +101,8 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
 }
 
 /// Joins what joining.item was the last of; `p` is in shared memory. All threads of the CTA call it.
-template <class T, int D, int Rows>
+/// @tparam Ahead parts that a thread loads at a time
+template <class T, int D, int Rows, int Ahead>
 __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining) {
   const Cursor& item = joining.item;
   const int splits = item.seq.splits;
@@ -112,7 +112,7 @@ __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining
   if (runs > 1) parts = {run * kJoinRun, 1, run * kJoinRun, min(splits - run * kJoinRun, kJoinRun), run};
 #pragma unroll 1
   for (;;) {
-    join_parts<T, D, Rows>(p, item, parts);
+    join_parts<T, D, Rows, Ahead>(p, item, parts);
     if (parts.run < 0) return;
     __syncthreads();
     if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), 1, runs);

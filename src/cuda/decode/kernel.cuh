@@ -29,26 +29,12 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
   from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
 }
 
-/// Brings the block table's entries of the warp's first tiles into L2.
-template <int Tokens>
-__device__ __forceinline__ void prefetch_table(const WorkParams& p, const Cursor& c) {
-  const WarpTiles tiles = WarpTiles::of<Tokens>(c.seq, c.split);
-  const int i = tiles.begin + static_cast<int>(threadIdx.x) % 32;
-  if (i >= tiles.end) return;
-  const std::int64_t at = c.seq.table_row + (tiles.token<Tokens>(i) >> p.block_shift);
-  if (p.table.pointers != nullptr) {
-    ptx::prefetch_l2(p.table.pointers + at);
-  } else {
-    ptx::prefetch_l2(p.table.indices + at);
-  }
-}
-
 /// Waits for the kernels before this one and finds the CTA's part of the work, `start`. While it waits it looks at the
 /// lengths as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is
-/// known already; `on_guess` is called when start is as it seems to be. All threads of the CTA call it; `p` and `start`
-/// are in shared memory.
-template <class Guess>
-__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, Guess on_guess) {
+/// known already. `plan(when)` is called when start is as it seems to be, and again if it was not. All threads of the
+/// CTA call it; `p` and `start` are in shared memory.
+template <class Plan>
+__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
   const bool early = kTargetArch >= 90 && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
@@ -64,8 +50,8 @@ __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_til
     if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
     own = now;
     find_start(p, rows_per_tile, own, when, start);
+    if (start.cursor.valid()) plan(when);
     if (when == When::complete) return;
-    if (start.cursor.valid()) on_guess();
   }
 }
 
@@ -104,6 +90,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
+  constexpr int kJoinAhead = most_registers(kTargetArch, K, V, D, N) < 200 ? 4 : 8;
   static_assert(kStages >= 2);
   static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
@@ -127,19 +114,24 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
   if (writes) prepare_new_tokens<D>(p, new_tokens);
   __syncthreads();
-  start_work(cta.work, kRows, cta.start, [&] {
-    prefetch_table<S::kTokens>(cta.work, cta.start.cursor);
-    if (writes) guess_sines<D>(p, new_tokens, cta.start.cursor);
-  });
-  const Cursor start = cta.start.cursor;
-  if (!start.valid()) return;
+  // What can be known of the first item before its memory may be read.
   SharedCursor current(&own_shared.item);
-  current.set(start);
+  Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
+  QueryRows<T, N> first_queries;
+  start_work(cta.work, kRows, cta.start, [&](When when) {
+    const Cursor start = cta.start.cursor;
+    current.set(start);
+    loader.plan_first(start);
+    first_queries = QueryRows<T, N>(p, start);
+    if (when == When::early) loader.prefetch_first();
+    if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
+  });
+  if (!cta.start.cursor.valid()) return;
+  loader.request_first();
+  NewRows<D> new_rows;
+  if (writes) new_rows = fetch_new_rows<T, K, V, D>(cta.work, new_tokens);
   RawQueries<N, D> raw;
-  fetch_queries<T, K, N, D>(raw, p, start.b, start.seq.q_begin, start.head, start.row_tile * kRows,
-                            start.seq.q_len * p.group);
-
-  Loader<K, V, D, kRows> loader(p, cta.work, start, own_shared.loader);
+  fetch_queries<T, K>(raw, first_queries);
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
 #pragma unroll 1
@@ -148,7 +140,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     if (written) break;
     // As many copies are under way as can be without the new tokens.
-    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, current.get())) __syncthreads();
+    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, new_rows)) __syncthreads();
     loader.have_new_tokens();
   }
 
@@ -160,7 +152,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
-  int first_split = start.split;  // of these queries that this CTA has
+  int first_split = current.get().split;  // of these queries that this CTA has
 
   for (bool more = true; more;) {
     if (new_queries) {
@@ -211,7 +203,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     const WarpTiles tiles = WarpTiles::of<kTokens>(current.get().seq, current.get().split);
     st.reset();
     for (int i = tiles.begin; i < tiles.end; ++i) {
-      loader.settle();
+      loader.template settle<false>();
       loader.issue(ring_address + stage * S::kBytes);
       stage = stage + 1 == kStages ? 0 : stage + 1;
       ptx::wait_copies<kStages - 1>();
@@ -249,11 +241,11 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     more = next.valid();
     new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
     __syncthreads();
-    if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);  // of the item before this one
+    if (cta.joining.last)
+      join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining);  // of the item before this one
     // The next item's queries are on their way while this one's results are written.
     if (more && new_queries) {
-      fetch_queries<T, K, N, D>(raw, p, next.b, next.seq.q_begin, next.head, next.row_tile * kRows,
-                                next.seq.q_len * p.group);
+      fetch_queries<T, K>(raw, QueryRows<T, N>(p, next));
     }
     join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange);
     current.set(next);
@@ -267,7 +259,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     if (new_queries) first_split = 0;
   }
   __syncthreads();
-  if (cta.joining.last) join_splits<T, kDimV, kRows>(cta.output, cta.joining);
+  if (cta.joining.last) join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining);
   ptx::wait_copies<0>();
 }
 

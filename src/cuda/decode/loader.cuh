@@ -9,6 +9,7 @@
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/stage.cuh"
 #include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/memory.cuh"
 
 namespace pagedkv::cuda::impl::decode {
 
@@ -56,20 +57,43 @@ class Loader {
 
  public:
   /// `work` is a copy in shared memory; `shared` is this warp's alone.
-  __device__ Loader(const Params& p, const WorkParams& work, const Cursor& start, LoaderShared& shared)
+  __device__ Loader(const Params& p, const WorkParams& work, LoaderShared& shared)
       : p_(p), work_(work), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     tiles_ = {0, 0, 0};
     i_ = 0;
     more_ = true;
     shared_.written = p.new_rows[0] == nullptr;
-    request(start);
+  }
+
+  /// Makes `start` the first item, without reading what it refers to. May be called again until request_first().
+  __device__ void plan_first(const Cursor& start) {
+    entry_at_ = entry_place(start);
     next_.set(start);
+    take(start);
+    fresh_ = true;
+  }
+  /// May be called between these two.
+  __device__ void prefetch_first() const {
+    if (entry_at_ >= 0) {
+      if (p_.table.pointers != nullptr) {
+        ptx::prefetch_l2(p_.table.pointers + entry_at_);
+      } else {
+        ptx::prefetch_l2(p_.table.indices + entry_at_);
+      }
+    }
+  }
+  __device__ void request_first() { request(entry_at_); }
+
+  /// Makes the warp's next tile known; Start until the loop over tiles. Must come before issue().
+  template <bool Start>
+  __device__ void settle() {
+    while ((i_ == tiles_.end || (Start && fresh_)) && more_) activate<Start>();
   }
 
   /// Whether the warp's next tile has new tokens that are not in the cache yet.
   __device__ bool lacks_new_tokens() {
-    settle();
+    settle<true>();
     return i_ < tiles_.end && min(tiles_.template token<kTokens>(i_) + kTokens, shared_.last) > ready_;
   }
 
@@ -79,11 +103,6 @@ class Loader {
     shared_.written = true;
     ready_ = shared_.last;
     __syncwarp();
-  }
-
-  /// Makes the warp's next tile known. Must come before issue().
-  __device__ void settle() {
-    while (i_ == tiles_.end && more_) activate();
   }
 
   /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case. Not while
@@ -102,17 +121,22 @@ class Loader {
   }
 
  private:
-  /// Loads this lane's table entry of the item next_: entry e is piece e % pieces of the warp's tile e / pieces.
-  __device__ void request(const Cursor& c) {
+  /// Where in the block table this lane's entry of an item is, or -1: entry e is piece e % pieces of the warp's tile
+  /// e / pieces.
+  __device__ std::int64_t entry_place(const Cursor& c) const {
     const int first = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
     const WarpTiles tiles = WarpTiles::of<kTokens>(c.seq, c.split);
     const int piece = 1 << piece_shift();
     const int i = tiles.begin + (lane_ << piece_shift()) / kTokens;
     const int t = tiles.token<kTokens>(i) + (lane_ << piece_shift()) % kTokens;
+    return t < last && t + piece > first ? c.seq.table_row + (t >> p_.block_shift) : -1;
+  }
+
+  /// Loads the lane's table entry of the item next_.
+  __device__ void request(std::int64_t at) {
     entry_ = 0;
-    if (t < last && t + piece > first) {
-      const std::int64_t at = c.seq.table_row + (t >> p_.block_shift);
+    if (at >= 0) {
       if (p_.table.pointers != nullptr) {
         entry_ = reinterpret_cast<const unsigned long long*>(p_.table.pointers)[at];
       } else {
@@ -121,15 +145,22 @@ class Loader {
     }
   }
 
-  /// Makes next_ the item whose tiles are issued.
-  __device__ void activate() {
-    Cursor c = next_.get();
+  /// What follows from an item's keys alone.
+  __device__ void take(const Cursor& c) {
     first_ = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
     ready_ = shared_.written ? last : min(local_count(p_, c.seq.k_len - c.seq.q_len), last);
     tiles_ = WarpTiles::of<kTokens>(c.seq, c.split);
     i_ = begin_ = tiles_.begin;
     tiles_.end = max(tiles_.end, i_);
+  }
+
+  /// Makes next_ the item whose tiles are issued.
+  template <bool Start>
+  __device__ void activate() {
+    Cursor c = next_.get();
+    if (!Start || !fresh_) take(c);
+    fresh_ = false;
     std::uint64_t block = entry_;
     if (p_.table.pointers == nullptr) {
       block =
@@ -139,12 +170,12 @@ class Loader {
     shared_.block[lane_] =
         block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
     if (lane_ == 0) {
-      shared_.last = last;
+      shared_.last = c.seq.end(c.split);
       shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
     }
     c.advance(work_, Rows);
     more_ = c.valid();
-    if (more_) request(c);
+    if (more_) request(entry_place(c));
     __syncwarp();
     next_.set(c);
   }
@@ -235,6 +266,8 @@ class Loader {
   SharedCursor next_;
   bool more_;  ///< whether there is such an item
   std::uint64_t policy_;
+  std::int64_t entry_at_;  ///< of the first item
+  bool fresh_;             ///< the first item has been taken, but is not active
   std::uint64_t entry_;
   int lane_;
   WarpTiles tiles_;

@@ -34,6 +34,16 @@ struct NewToken {
   __device__ bool operator==(const NewToken& o) const { return b == o.b && index == o.index && history == o.history; }
 };
 
+/// What a slot of lanes makes a row of.
+struct NewTokenSlot {
+  NewToken token;
+  int head;
+  int q_begin;    ///< of the token's sequence
+  int begin_key;  ///< of its item: rows outside it are another CTA's or rank's
+  int end_key;
+  std::int64_t table_row;
+};
+
 /// What a warp keeps in a stage of its ring while it makes new rows.
 template <int D>
 struct NewTokenStage {
@@ -42,6 +52,11 @@ struct NewTokenStage {
   std::uint64_t turn[D / 2];     ///< frequencies of all pairs, unless sequences have bases of their own
   float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   NewToken token[Shape::kRows];  ///< whose sines these are
+  NewTokenSlot slot[Shape::kRows];
+  int count;    ///< slots with a token of their own; the others repeat the last one
+  Cursor item;  ///< that comes next, and its new tokens that are left: [first, end) or, with context parallelism, some
+  int first;
+  int end;
   NewTokenRope rope;
 };
 
@@ -84,169 +99,209 @@ __device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage
   __syncwarp();
 }
 
-/// Sines of the first new token, if `start` is where the CTA will start. To be called while it waits.
+/// New tokens of stage.item. One lane's writes; all call it.
 template <int D>
-__device__ __forceinline__ void guess_sines(const Params& p, NewTokenStage<D>& stage, const Cursor& start) {
-  if (threadIdx.x >= 32 || p.rope.dim == 0 || !stage.rope.by_position || p.own.size.divisor != 1) return;
-  const int history = start.seq.k_len - start.seq.q_len;
-  const int first = max(start.seq.begin(start.split) - history, 0);
-  if (first < start.seq.end(start.split) - history) make_sines<D>(p, stage, 0, {start.b, first, history});
+__device__ __forceinline__ void look(const WorkParams& w, const Cursor& item, int& first, int& end) {
+  const int history = item.seq.k_len - item.seq.q_len;
+  const int begin_key = item.seq.begin(item.split);
+  const int end_key = item.seq.end(item.split);
+  if (w.own.size.divisor == 1) {
+    first = max(begin_key - history, 0);
+    end = end_key - history;
+  } else {  // make() picks out those of this rank
+    first = 0;
+    end = max(local_count(w, history), begin_key) < end_key ? item.seq.q_len : 0;
+  }
 }
 
-/// A warp's part of the work. The new tokens of the CTA's items, as many as a warp holds rows at a time, and one side
-/// of them are a task; tasks go round the warps.
-template <class T, KvType K, KvType V, int D>
-class NewTokens {
-  using Stage = NewTokenStage<D>;
-  using Shape = typename Stage::Shape;
-  using RowKind = write_kv::RowKind;
-  static constexpr int kSides = shares_rows(D) ? 1 : 2;
-
- public:
-  __device__ NewTokens(const Params& p, const WorkParams& work, Stage& stage, int rows_per_tile, const Cursor& start)
-      : p_(p), stage_(stage), w_(work), item_(start), rows_per_tile_(rows_per_tile), tasks_(0) {
-    look();
-  }
-
-  /// Makes and stores all rows of the warp. Returns whether the CTA has any.
-  __device__ bool make_all() {
+/// Gives slots the CTA's next new tokens; stage.count says how many. All lanes of the warp call it.
+/// @param when early: only those of the sequence that stage.item is in
+template <int D>
+__device__ __noinline__ void gather_new_tokens(const WorkParams& w, NewTokenStage<D>& stage, int rows_per_tile,
+                                               When when) {
+  using Shape = typename NewTokenStage<D>::Shape;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int slot = lane / Shape::kLanes;
+  Cursor item = stage.item;
+  int first = stage.first;
+  int end = stage.end;
+  NewTokenSlot own;
+  int count = 0;
 #pragma unroll 1
-    while (gather()) {
-#pragma unroll 1
-      for (int side = 0; side < kSides; ++side) {
-        if (tasks_++ % kWarps == warp()) make(side == 0);
-      }
+  while (count < Shape::kRows) {
+    if (first >= end) {
+      if (!item.valid() || (when == When::early && item.ends_sequence(w))) break;
+      item.advance(w, rows_per_tile);
+      if (!item.valid()) break;
+      look<D>(w, item, first, end);
+      continue;
     }
-    return tasks_ > 0;
-  }
-
- private:
-  __device__ static int warp() {
-    return static_cast<int>(threadIdx.x) / 32;
-  }
-  __device__ static int lane() {
-    return static_cast<int>(threadIdx.x) % 32;
-  }
-
-  /// New tokens of the item.
-  __device__ void look() {
-    const int history = item_.seq.k_len - item_.seq.q_len;
-    const int begin = item_.seq.begin(item_.split);
-    const int end = item_.seq.end(item_.split);
-    if (w_.own.size.divisor == 1) {
-      first_ = max(begin - history, 0);
-      end_ = end - history;
-    } else {  // make() picks out those of this rank
-      first_ = 0;
-      end_ = max(local_count(w_, history), begin) < end ? item_.seq.q_len : 0;
+    const int take = min(Shape::kRows - count, end - first);
+    if (slot >= count) {
+      own = {{item.b, first + min(slot - count, take - 1), item.seq.k_len - item.seq.q_len},
+             item.head,
+             item.seq.q_begin,
+             item.seq.begin(item.split),
+             item.seq.end(item.split),
+             item.seq.table_row};
     }
+    count += take;
+    first += take;
   }
-
-  /// Gives each slot (kLanes lanes) a new token; slots that are left repeat the last one. Returns whether there is any.
-  __device__ bool gather() {
-    const int slot = lane() / Shape::kLanes;
-    count_ = 0;
-#pragma unroll 1
-    while (count_ < Shape::kRows) {
-      if (first_ >= end_) {
-        if (!item_.valid()) break;
-        item_.advance(w_, rows_per_tile_);
-        if (!item_.valid()) break;
-        look();
-        continue;
-      }
-      const int take = min(Shape::kRows - count_, end_ - first_);
-      if (slot >= count_) {
-        token_ = {item_.b, first_ + min(slot - count_, take - 1), item_.seq.k_len - item_.seq.q_len};
-        q_begin_ = item_.seq.q_begin;
-        head_ = item_.head;
-        begin_key_ = item_.seq.begin(item_.split);
-        end_key_ = item_.seq.end(item_.split);
-        table_row_ = item_.seq.table_row;
-      }
-      count_ += take;
-      first_ += take;
-    }
-    return count_ > 0;
+  __syncwarp();
+  if (count > 0 && lane % Shape::kLanes == 0) stage.slot[slot] = own;
+  if (lane == 0) {
+    stage.count = count;
+    stage.item = item;
+    stage.first = first;
+    stage.end = end;
   }
+  __syncwarp();
+}
 
-  /// Sines of the slots' tokens. Returns the place of the lane's.
-  __device__ int gather_sines() {
-    const int slot = lane() / Shape::kLanes;
-    NewToken last{-1, 0, 0};
-    int r = -1;
-    int own = 0;
-#pragma unroll 1
-    for (int i = 0; i < count_; ++i) {
-      const int from = i * Shape::kLanes;
-      const NewToken token{__shfl_sync(0xffffffffu, token_.b, from), __shfl_sync(0xffffffffu, token_.index, from),
-                           __shfl_sync(0xffffffffu, token_.history, from)};
-      if (!(token == last)) make_sines<D>(p_, stage_, ++r, token);
-      last = token;
-      if (slot >= i) own = r;
-    }
-    return own;
+/// Finds the first new tokens of a CTA whose work begins at `start`, and makes the first one's sines. Each warp calls
+/// it, while it waits or, if the lengths were others then, behind that.
+template <int D>
+__device__ __forceinline__ void plan_new_tokens(const Params& p, const WorkParams& w, NewTokenStage<D>& stage,
+                                                const Cursor& start, int rows_per_tile, When when) {
+  if (threadIdx.x % 32 == 0) {
+    stage.item = start;
+    look<D>(w, start, stage.first, stage.end);
   }
-
-  __device__ void make(bool keys) {
-    const bool turned = keys && stage_.rope.dim > 0;
-    const Rotation rotation = !turned                                       ? Rotation::none
-                              : stage_.rope.pairs == RopePairs::interleaved ? Rotation::interleaved
-                                                                            : Rotation::half_split;
-    const RowKind what{keys ? K : V, rotation, keys};
-    const int side = keys ? 0 : 1;
-    const RowLane at{chunk_map<Shape>(what.type, rotation, stage_.rope.dim), lane() % Shape::kLanes};
-    const int position = token_.history + token_.index;
-    const int local = w_.own.size.divisor == 1 ? position : w_.own.local(position);
-    const int block = max(local, 0) >> w_.block_shift;
-    const int row = max(local, 0) & ((1 << w_.block_shift) - 1);
-    RawRow<Shape> raw;
-    read_row<Shape>(raw,
-                    static_cast<const T*>(w_.new_rows[side]) + w_.new_strides.batch * token_.b +
-                        w_.new_strides.start * q_begin_ + w_.new_strides.token * std::int64_t{token_.index} +
-                        w_.new_strides.head * head_,
-                    at);
-    const int readonly = w_.readonly_blocks != nullptr ? w_.readonly_blocks[token_.b] : 0;
-    const bool valid = lane() / Shape::kLanes < count_ && local >= begin_key_ && local < end_key_ && block >= readonly;
-    const std::int64_t entry = table_row_ + (valid ? block : 0);
-    char* to_block = w_.table.pointers != nullptr ? static_cast<char*>(w_.table.pointers[entry])
-                                                  : w_.table.slab + w_.table.indices[entry] * w_.region.block_bytes;
-    const int sines = turned ? gather_sines() : 0;
-    const Region& r = w_.region;
-    to_block += r.layer_offset;
-    write_kv::RowTarget<T> to{
-        head_, static_cast<const T*>(w_.new_bias[side]),
-        to_block + head_ * r.head_data_bytes + (keys ? 0 : r.v_data_shift) + row * row_bytes(what.type, D),
-        to_block + r.param_offset + head_ * r.head_param_bytes + (keys ? 0 : r.v_param_shift) + row * 4, valid};
-    if (to.bias != nullptr) to.bias += std::int64_t{head_} * D;
-    write_kv::write_row<T, Shape, write_kv::IdentityTransform>(raw, what, at, stage_.sines[sines], stage_.rope.dim, to);
-    __syncwarp();  // the sines have been read
+  __syncwarp();
+  gather_new_tokens<D>(w, stage, rows_per_tile, when);
+  // Keys are the first warp's first rows. Other phases need memory that the kernels before this one may write.
+  if (threadIdx.x < 32 && stage.count > 0 && stage.rope.dim > 0 && stage.rope.by_position) {
+    make_sines<D>(p, stage, 0, stage.slot[0].token);
   }
+}
 
-  const Params& p_;
-  Stage& stage_;
-  const WorkParams& w_;
-  Cursor item_;
-  int rows_per_tile_;
-  int tasks_;  ///< of the CTA so far
-  int first_;  ///< the item's new tokens that are left are [first_, end_) or, with context parallelism, some of them
-  int end_;
-  int count_;  ///< slots with a token of their own
-  // The slot's token, and the item that it belongs to.
-  NewToken token_;
-  int q_begin_;
-  int head_;
-  int begin_key_;
-  int end_key_;
-  std::int64_t table_row_;
+/// A lane's part of a new row, and its block table entry.
+template <int D>
+struct NewRows {
+  RawRow<typename NewTokenStage<D>::Shape> raw;
+  std::uint64_t entry;
+  int readonly;  ///< blocks of the sequence
 };
 
-/// Makes and stores the new tokens of the CTA's items from `start` on; all its warps call it, each with a stage of its
-/// own. Returns whether there are any: then they are in the cache after the next barrier.
+/// Keys or values of new tokens: what the row's type, and so the order of its chunks in the lanes, depends on.
+template <KvType K, KvType V, int D>
+__device__ __forceinline__ write_kv::RowKind new_row_kind(const NewTokenRope& rope, bool keys) {
+  const bool turned = keys && rope.dim > 0;
+  return {keys ? K : V,
+          !turned                                ? Rotation::none
+          : rope.pairs == RopePairs::interleaved ? Rotation::interleaved
+                                                 : Rotation::half_split,
+          keys};
+}
+
+/// Index in this rank's cache, -1 if it is another's.
+__device__ __forceinline__ int local_index(const WorkParams& w, const NewToken& token) {
+  const int position = token.history + token.index;
+  return w.own.size.divisor == 1 ? position : w.own.local(position);
+}
+
+/// Starts loading the rows of the slots.
 template <class T, KvType K, KvType V, int D>
-__device__ __noinline__ bool write_new_tokens(const Params& p, const WorkParams& work, NewTokenStage<D>& stage,
-                                              int rows_per_tile, const Cursor& start) {
-  return NewTokens<T, K, V, D>(p, work, stage, rows_per_tile, start).make_all();
+__device__ __forceinline__ NewRows<D> load_new_rows(const WorkParams& w, const NewTokenStage<D>& stage, bool keys) {
+  using Shape = typename NewTokenStage<D>::Shape;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const NewTokenSlot& slot = stage.slot[lane / Shape::kLanes];
+  const write_kv::RowKind what = new_row_kind<K, V, D>(stage.rope, keys);
+  const RowLane at{chunk_map<Shape>(what.type, what.rotation, stage.rope.dim), lane % Shape::kLanes};
+  NewRows<D> rows;
+  read_row<Shape>(rows.raw,
+                  static_cast<const T*>(w.new_rows[keys ? 0 : 1]) + w.new_strides.batch * slot.token.b +
+                      w.new_strides.start * slot.q_begin + w.new_strides.token * std::int64_t{slot.token.index} +
+                      w.new_strides.head * slot.head,
+                  at);
+  const std::int64_t entry = slot.table_row + (max(local_index(w, slot.token), 0) >> w.block_shift);
+  rows.entry = w.table.pointers != nullptr ? reinterpret_cast<std::uint64_t>(w.table.pointers[entry])
+                                           : static_cast<std::uint64_t>(w.table.indices[entry]);
+  rows.readonly = w.readonly_blocks != nullptr ? w.readonly_blocks[slot.token.b] : 0;
+  return rows;
+}
+
+/// Sides of a new token, each a row.
+template <int D>
+inline constexpr int kNewSides = shares_rows(D) ? 1 : 2;
+
+/// Starts loading the warp's first rows, if it has some among those that plan_new_tokens() found: warp 0 keys, warp 1
+/// values.
+template <class T, KvType K, KvType V, int D>
+__device__ __forceinline__ NewRows<D> fetch_new_rows(const WorkParams& w, const NewTokenStage<D>& stage) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  if (stage.count == 0 || warp >= kNewSides<D>) return {};
+  return load_new_rows<T, K, V, D>(w, stage, warp == 0);
+}
+
+/// Sines of the slots' tokens. Returns the place of the lane's.
+template <int D>
+__device__ __forceinline__ int gather_sines(const Params& p, NewTokenStage<D>& stage) {
+  const int slot = static_cast<int>(threadIdx.x) % 32 / NewTokenStage<D>::Shape::kLanes;
+  NewToken last{-1, 0, 0};
+  int r = -1;
+  int own = 0;
+#pragma unroll 1
+  for (int i = 0; i < stage.count; ++i) {
+    const NewToken token = stage.slot[i].token;
+    if (!(token == last)) make_sines<D>(p, stage, ++r, token);
+    last = token;
+    if (slot >= i) own = r;
+  }
+  return own;
+}
+
+/// Makes and stores the rows of the slots.
+template <class T, KvType K, KvType V, int D>
+__device__ __forceinline__ void make_new_rows(const Params& p, const WorkParams& w, NewTokenStage<D>& stage,
+                                              const NewRows<D>& rows, bool keys) {
+  using Shape = typename NewTokenStage<D>::Shape;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const NewTokenSlot& slot = stage.slot[lane / Shape::kLanes];
+  const write_kv::RowKind what = new_row_kind<K, V, D>(stage.rope, keys);
+  const RowLane at{chunk_map<Shape>(what.type, what.rotation, stage.rope.dim), lane % Shape::kLanes};
+  const int local = local_index(w, slot.token);
+  const int block = max(local, 0) >> w.block_shift;
+  const int row = max(local, 0) & ((1 << w.block_shift) - 1);
+  const bool valid =
+      lane / Shape::kLanes < stage.count && local >= slot.begin_key && local < slot.end_key && block >= rows.readonly;
+  char* to_block = w.table.pointers != nullptr
+                       ? reinterpret_cast<char*>(rows.entry)
+                       : w.table.slab + static_cast<std::int64_t>(rows.entry) * w.region.block_bytes;
+  const int sines = what.rotation == Rotation::none ? 0 : gather_sines<D>(p, stage);
+  const Region& r = w.region;
+  to_block += r.layer_offset;
+  write_kv::RowTarget<T> to{
+      slot.head, static_cast<const T*>(w.new_bias[keys ? 0 : 1]),
+      to_block + slot.head * r.head_data_bytes + (keys ? 0 : r.v_data_shift) + row * row_bytes(what.type, D),
+      to_block + r.param_offset + slot.head * r.head_param_bytes + (keys ? 0 : r.v_param_shift) + row * 4, valid};
+  if (to.bias != nullptr) to.bias += std::int64_t{slot.head} * D;
+  write_kv::write_row<T, Shape, write_kv::IdentityTransform>(rows.raw, what, at, stage.sines[sines], stage.rope.dim,
+                                                             to);
+  __syncwarp();  // sines and slots have been read
+}
+
+/// Makes and stores the new tokens of the CTA's items; all its warps call it, each with a stage of its own and what
+/// fetch_new_rows() gave it. Returns whether there are any: then they are in the cache after the next barrier.
+///
+/// As many new tokens as a warp holds rows at a time and one side of them are a task; tasks go round the warps.
+template <class T, KvType K, KvType V, int D>
+__device__ __noinline__ bool write_new_tokens(const Params& p, const WorkParams& w, NewTokenStage<D>& stage,
+                                              int rows_per_tile, NewRows<D> rows) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  int tasks = 0;  // of the CTA so far
+#pragma unroll 1
+  for (bool any = stage.count > 0;; any = stage.count > 0) {
+#pragma unroll 1
+    for (int side = 0; any && side < kNewSides<D>; ++side, ++tasks) {
+      if (tasks % kWarps != warp) continue;
+      if (tasks >= kNewSides<D>) rows = load_new_rows<T, K, V, D>(w, stage, side == 0);
+      make_new_rows<T, K, V, D>(p, w, stage, rows, side == 0);
+    }
+    gather_new_tokens<D>(w, stage, rows_per_tile, When::complete);
+    if (stage.count == 0) return tasks > 0;
+  }
 }
 
 }  // namespace pagedkv::cuda::impl::decode

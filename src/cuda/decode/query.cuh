@@ -6,6 +6,7 @@
 
 #include "cuda/decode/convert.cuh"
 #include "cuda/decode/params.h"
+#include "cuda/decode/schedule.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "pagedkv/core/half.h"
 
@@ -56,21 +57,34 @@ __device__ __forceinline__ void fetch_row(RawQueries<N, D>& raw, int n, const T*
   }
 }
 
-/// Starts loading rows [row0, row0 + 8 N) of a kv head's queries; rows from `rows` on become zero.
-template <class T, KvType K, int N, int D>
-__device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const Params& p, int b, int q_begin, int head,
-                                              int row0, int rows) {
+/// Where the lane's rows among [row0, row0 + 8 N) of a kv head's queries are; null for rows from the last one on.
+template <class T, int N>
+struct QueryRows {
+  const T* row[N];
+
+  QueryRows() = default;
+  __device__ QueryRows(const Params& p, const Cursor& item) {
+    const int row0 = item.row_tile * 8 * N;
+    const int rows = item.seq.q_len * p.group;
 #pragma unroll
-  for (int n = 0; n < N; ++n) {
-    const int row = row0 + n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
-    const bool valid = row < rows;
-    int token = 0;
-    int in_group = 0;
-    p.group_div(token, in_group, valid ? row : 0);
-    const T* from = static_cast<const T*>(p.q) + p.q_strides.batch * b + p.q_strides.start * q_begin +
-                    p.q_strides.token * token + p.q_strides.head * (head * p.group + in_group);
-    fetch_row<T, K>(raw, n, from, valid);
+    for (int n = 0; n < N; ++n) {
+      const int r = row0 + n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+      const bool valid = r < rows;
+      int token = 0;
+      int in_group = 0;
+      p.group_div(token, in_group, valid ? r : 0);
+      const T* from = static_cast<const T*>(p.q) + p.q_strides.batch * item.b + p.q_strides.start * item.seq.q_begin +
+                      p.q_strides.token * token + p.q_strides.head * (item.head * p.group + in_group);
+      row[n] = valid ? from : nullptr;
+    }
   }
+};
+
+/// Starts loading them; rows that there are not become zero.
+template <class T, KvType K, int N, int D>
+__device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const QueryRows<T, N>& from) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) fetch_row<T, K>(raw, n, from.row[n], from.row[n] != nullptr);
 }
 
 /// The same from rows [8 N][D] in shared memory, of which there are `rows`.
