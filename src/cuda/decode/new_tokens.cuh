@@ -54,6 +54,7 @@ struct NewTokenStage {
   NewToken token[Shape::kRows];  ///< whose sines these are
   NewTokenSlot slot[Shape::kRows];
   int count;    ///< slots with a token of their own; the others repeat the last one
+  bool more;    ///< there may be more
   Cursor item;  ///< that comes next, and its new tokens that are left: [first, end) or, with context parallelism, some
   int first;
   int end;
@@ -127,12 +128,13 @@ __device__ __noinline__ void gather_new_tokens(const WorkParams& w, NewTokenStag
   int end = stage.end;
   NewTokenSlot own;
   int count = 0;
+  bool more = true;
 #pragma unroll 1
   while (count < Shape::kRows) {
     if (first >= end) {
-      if (!item.valid() || (when == When::early && item.ends_sequence(w))) break;
+      more = item.next_position(w) < item.end;
+      if (!more || (when == When::early && item.ends_sequence(w))) break;
       item.advance(w, rows_per_tile);
-      if (!item.valid()) break;
       look<D>(w, item, first, end);
       continue;
     }
@@ -152,6 +154,7 @@ __device__ __noinline__ void gather_new_tokens(const WorkParams& w, NewTokenStag
   if (count > 0 && lane % Shape::kLanes == 0) stage.slot[slot] = own;
   if (lane == 0) {
     stage.count = count;
+    stage.more = more;
     stage.item = item;
     stage.first = first;
     stage.end = end;
@@ -290,17 +293,21 @@ template <class T, KvType K, KvType V, int D>
 __device__ __noinline__ bool write_new_tokens(const Params& p, const WorkParams& w, NewTokenStage<D>& stage,
                                               int rows_per_tile, NewRows<D> rows) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  int tasks = 0;  // of the CTA so far
+  int tasks = 0;        // of the CTA so far
+  bool fetched = true;  // the first ones' rows have been
 #pragma unroll 1
-  for (bool any = stage.count > 0;; any = stage.count > 0) {
+  for (;;) {
+    if (stage.count > 0) {
 #pragma unroll 1
-    for (int side = 0; any && side < kNewSides<D>; ++side, ++tasks) {
-      if (tasks % kWarps != warp) continue;
-      if (tasks >= kNewSides<D>) rows = load_new_rows<T, K, V, D>(w, stage, side == 0);
-      make_new_rows<T, K, V, D>(p, w, stage, rows, side == 0);
+      for (int side = 0; side < kNewSides<D>; ++side, ++tasks) {
+        if (tasks % kWarps != warp) continue;
+        if (!fetched) rows = load_new_rows<T, K, V, D>(w, stage, side == 0);
+        make_new_rows<T, K, V, D>(p, w, stage, rows, side == 0);
+      }
     }
+    if (!stage.more) return tasks > 0;
+    fetched = false;
     gather_new_tokens<D>(w, stage, rows_per_tile, When::complete);
-    if (stage.count == 0) return tasks > 0;
   }
 }
 

@@ -109,14 +109,19 @@ struct Cursor {
 
   __device__ bool valid() const { return position < end; }
 
-  /// Whether the next item, if there is one, belongs to another sequence.
+  /// Where the next item starts, if there is one.
+  __device__ std::int64_t next_position(const WorkParams& p) const {
+    return position + (split == 0 ? p.unit_cost : 0) + p.item_cost + (seq.end(split) - seq.begin(split)) * p.token_cost;
+  }
+
+  /// Whether that belongs to another sequence.
   __device__ bool ends_sequence(const WorkParams& p) const {
     return split + 1 >= seq.splits && row_tile + 1 >= seq.row_tiles && head + 1 >= p.kv_heads;
   }
 
   /// Goes to the next item; valid() says whether there is one. Must be valid().
   __device__ void advance(const WorkParams& p, int rows_per_tile) {
-    position += (split == 0 ? p.unit_cost : 0) + p.item_cost + (seq.end(split) - seq.begin(split)) * p.token_cost;
+    position = next_position(p);
     if (!valid()) return;
     if (++split < seq.splits) return;
     split = 0;
