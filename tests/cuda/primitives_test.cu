@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda/decode/arrival.cuh"
 #include "cuda/device_memory.h"
 #include "cuda/device_ops.h"
 #include "cuda/launch.h"
@@ -366,6 +367,41 @@ TEST(Primitives, RelaxedLoadsOfBytes) {
   const DeviceBuffer in = support::to_device(bytes);
   const std::vector<std::int32_t> got = results(32, &relaxed_bytes_kernel, in.as<const std::uint8_t>());
   for (std::size_t l = 0; l < 32; ++l) EXPECT_EQ(got[l], bytes[l]);
+}
+
+/// Every CTA writes a value and arrives at all counters, for one or two; the last one at each adds up what all wrote.
+__global__ void arrive_kernel(std::uint64_t* counters, int count, unsigned* values, unsigned* sums) {
+  namespace decode = pagedkv::cuda::impl::decode;
+  if (threadIdx.x == 0) values[blockIdx.x] = blockIdx.x + 1;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  const unsigned ctas = gridDim.x;
+  for (int c = 0; c < count; ++c) {
+    const int weight = 1 + c % 2;
+    if (!decode::arrive(counters + c, weight, weight * static_cast<int>(ctas))) continue;
+    for (unsigned i = 0; i < ctas; ++i) sums[c] += values[i];
+  }
+}
+
+TEST(GpuArrival, OneIsTheLastWhateverTheCounterHeld) {
+  PAGEDKV_NEEDS_DEVICE();
+  constexpr int kCounters = 64;
+  constexpr unsigned kCtas = 300;
+  std::mt19937_64 random(5);
+  std::vector<std::uint64_t> contents(kCounters);
+  for (int i = 0; i < kCounters; ++i) {
+    contents[static_cast<std::size_t>(i)] = i % 4 == 0 ? 0 : i % 4 == 1 ? ~std::uint64_t{0} : random();
+  }
+  const DeviceBuffer counters = support::to_device(contents);
+  const DeviceBuffer sums = support::to_device(std::vector<unsigned>(kCounters));
+  for (unsigned launch = 1; launch <= 3; ++launch) {  // each finds the counters as the one before left them
+    const DeviceBuffer values = support::to_device(std::vector<unsigned>(kCtas));
+    support::launch(&arrive_kernel, {dim3(kCtas), 32}, counters.as<std::uint64_t>(), kCounters, values.as<unsigned>(),
+                    sums.as<unsigned>());
+    std::vector<unsigned> got(kCounters);
+    sums.get(got.data());
+    EXPECT_EQ(got, std::vector<unsigned>(kCounters, launch * kCtas * (kCtas + 1) / 2));
+  }
 }
 
 }  // namespace

@@ -177,6 +177,7 @@ ops::Result run(ops::Case& c, const Call& call) {
 
   const std::size_t bytes = pagedkv::cuda::decode_workspace_bytes(a);
   std::vector<std::uint8_t> workspace(bytes + kGuard, kPoison);
+  std::fill_n(workspace.begin(), bytes, call.workspace_byte);
   const DeviceBuffer device_workspace = support::to_device(workspace);
   const int lengths = a.batch + 1;
   const DeviceBuffer late_q(host.cu_q, sizeof(std::int32_t) * static_cast<std::size_t>(lengths));

@@ -24,6 +24,7 @@ struct Call {
   /// batch + 1 values that cu_q and cu_k have until kernels that run when decode is launched put the right ones there;
   /// empty: they are right from the start.
   std::vector<std::int32_t> early_lengths;
+  std::uint8_t workspace_byte = 0xcd;   ///< that the workspace is full of
   std::vector<char>* blocks = nullptr;  ///< gets the blocks as the call leaves them, in the order of the table
 };
 

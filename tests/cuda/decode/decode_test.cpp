@@ -189,6 +189,47 @@ TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
   }
 }
 
+/// More splits than are joined at a time, in sequences of their own CTAs and of few.
+TEST(GpuDecode, ManySplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const KvType k : {KvType::same, KvType::int4}) {
+    CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
+    s.lengths = {{1, 33000, 0}};
+    Case alone(s);
+    const Result want = decode_test::run(alone);
+    decode_test::expect_close(s, want, alone.expected());
+    s.lengths = {{1, 700, 1}, {1, 33000, 0}, {2, 5000, 2}, {1, 34000, 3}};
+    Case c(s);
+    Call call;
+    call.more_k_len = 40000;
+    call.graph = true;
+    const Result got = decode_test::run(c, call);
+    decode_test::expect_close(s, got, c.expected());
+    for (std::size_t h = 0; h < 2; ++h) {
+      ASSERT_EQ(got.lse[2 + h], want.lse[h]);
+      for (std::size_t d = 0; d < 64; ++d) ASSERT_EQ(got.o[(2 + h) * 64 + d], want.o[h * 64 + d]) << d;
+    }
+  }
+}
+
+TEST(GpuDecode, WorkspaceMayHoldAnything) {
+  PAGEDKV_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 128, 12, 1);
+  s.lengths.push_back({4, 5000, 9});
+  Case c(s);
+  Call call;
+  const Result want = decode_test::run(c, call);
+  for (const int byte : {0, 1, 0xff}) {
+    for (const bool graph : {false, true}) {  // a graph's second replay finds what the first one left
+      call.workspace_byte = static_cast<std::uint8_t>(byte);
+      call.graph = graph;
+      const Result got = decode_test::run(c, call);
+      EXPECT_EQ(got.o, want.o) << byte;
+      EXPECT_EQ(got.lse, want.lse) << byte;
+    }
+  }
+}
+
 TEST(GpuDecode, FinishedSequencesGiveZeros) {
   PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 128, 4, 1);
