@@ -18,4 +18,4 @@ pagedkv_kernels(flatten_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576 DIMS_
 set(decode_mixed same:int8 same:int4 int8:same int8:int4 int4:same int4:int8)
 pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 FORMATS same:same int8:int8 int4:int4 VARIANTS 1 2)
 pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 96 192 256 576 DIMS_PER_FILE 2 FORMATS same:same int8:int8 int4:int4 VARIANTS 1)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 FORMATS ${decode_mixed} VARIANTS 1 PART _mixed)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 DIMS_PER_FILE 2 FORMATS ${decode_mixed} VARIANTS 1 PART _mixed)

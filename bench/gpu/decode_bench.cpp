@@ -41,6 +41,8 @@ constexpr double kWarmUpMs = 40;
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
 constexpr double kBytesPerGraph = 4e9;
+/// A graph starts some 9 us after it was launched, which calls share; the read bandwidth is measured with 8 launches too.
+constexpr int kFewestLaunches = 8;
 
 /// A filled cache in pseudo-random block order, queries and outputs.
 class Set {
@@ -244,7 +246,7 @@ int main(int argc, char** argv) try {
     for (const Work& w : works()) {
       if (w.name.find(only) == std::string::npos) continue;
       const Set set(w);
-      const int launches = std::clamp(static_cast<int>(kBytesPerGraph / set.bytes), 2, 40);
+      const int launches = std::clamp(static_cast<int>(kBytesPerGraph / set.bytes), kFewestLaunches, 40);
       const auto call = [&](pagedkv::DecodeArgs args, int i, pagedkv::cuda::Stream stream) {
         args.layer = i % set.layers;
         pagedkv::cuda::decode(args, set.workspace, stream);
