@@ -41,7 +41,8 @@ constexpr double kWarmUpMs = 40;
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
 constexpr double kBytesPerGraph = 4e9;
-/// A graph starts some 9 us after it was launched, which calls share; the read bandwidth is measured with 8 launches too.
+/// A graph starts some 9 us after it was launched, which calls share; the read bandwidth is measured with 8 launches
+/// too.
 constexpr int kFewestLaunches = 8;
 
 /// A filled cache in pseudo-random block order, queries and outputs.
