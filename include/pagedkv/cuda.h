@@ -28,8 +28,9 @@ enum class Validation : std::uint8_t {
 };
 
 /// Bytes of workspace that decode() needs: 0 while no sequence can be split. Uses layout, max_total_q, max_k_len and
-/// q_heads; the contents need no preparation. Calls on one stream may share the memory, whatever their shapes. Calls
-/// that may run at the same time need workspaces of their own.
+/// q_heads; the contents need no preparation, though compute-sanitizer's initcheck reports counters there that nothing
+/// has written before their first use. Calls on one stream may share the memory, whatever their shapes. Calls that may
+/// run at the same time need workspaces of their own.
 std::size_t decode_workspace_bytes(const DecodeArgs& args);
 
 /// Attention of 1 .. 16 new tokens per sequence over the paged cache, which already holds them or, with fuse_write,

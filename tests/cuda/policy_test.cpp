@@ -77,6 +77,8 @@ TEST(DecodePolicy, FitsTheDevice) {
           // A warp of each CTA on each of the four schedulers, which have 16384 registers.
           const int free = 16384 - ctas * 32 * decode::most_registers(90, k, v, dim, tiles);
           EXPECT_GE(free, 0);
+          EXPECT_EQ(decode::keeps_rows(90, k, v, dim, tiles), ctas < 3 && tiles == 1 && dim != decode::kMlaDim)
+              << dim << ' ' << static_cast<int>(k) << ' ' << static_cast<int>(v);
           if (k == v && dim <= 128) {
             EXPECT_EQ(ctas, dim == 64 && tiles == 1 ? 3 : 2);
           }
@@ -91,6 +93,13 @@ TEST(DecodePolicy, FitsTheDevice) {
       }
     }
   }
+}
+
+TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {
+  EXPECT_TRUE(decode::starts_next_early(2, false, 64)) << "what is beside two CTAs leaves room for the next one's";
+  EXPECT_TRUE(decode::starts_next_early(3, true, 64)) << "an item each: a late start would cost more";
+  EXPECT_TRUE(decode::starts_next_early(3, false, 4)) << "short items";
+  EXPECT_FALSE(decode::starts_next_early(3, false, 5));
 }
 
 }  // namespace

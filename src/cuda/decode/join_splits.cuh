@@ -61,41 +61,31 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
     const int dim = x % (D / 4) * 4;
     float* o_at = p.partials.o + (row.index * p.partials.splits + parts.first) * D + dim;
     float2* row_ml = p.partials.ml + row.index * (p.partials.splits + p.partials.runs);
-    float4 o = {};
-    float high = kLow;
-    float sum = 0.0F;
+    PartialRow all;
 #pragma unroll 1
     for (int first = 0; first < parts.count; first += Ahead) {
       const float* from = o_at + std::int64_t{first} * parts.step * D;
       const float2* ml_from = row_ml + parts.ml + first;
       float4 y[Ahead];
       float2 ml[Ahead];
-      float top = high;
 #pragma unroll
       for (int i = 0; i < Ahead; ++i) {
-        const bool valid = first + i < parts.count;
-        y[i] = valid ? *reinterpret_cast<const float4*>(from) : float4{};
-        ml[i] = valid ? ml_from[i] : float2{kLow, 0.0F};
+        if (first + i >= parts.count) break;
+        y[i] = *reinterpret_cast<const float4*>(from);
+        ml[i] = ml_from[i];
         from += parts.step * D;
       }
 #pragma unroll
-      for (int i = 0; i < Ahead; ++i) top = fmaxf(top, ml[i].x);
-      const float before = exp2_approx(high - top);
-      o = {o.x * before, o.y * before, o.z * before, o.w * before};
-      sum *= before;
-      high = top;
-#pragma unroll
       for (int i = 0; i < Ahead; ++i) {
-        const float f = exp2_approx(ml[i].x - top);
-        sum = fmaf(ml[i].y, f, sum);
-        o = {fmaf(y[i].x, f, o.x), fmaf(y[i].y, f, o.y), fmaf(y[i].z, f, o.z), fmaf(y[i].w, f, o.w)};
+        if (first + i >= parts.count) break;
+        all.add({y[i], ml[i].x, ml[i].y});
       }
     }
     if (parts.run < 0) {
-      write_result<T>(p, item, row, dim, o, high, sum);
+      write_result<T>(p, item, row, dim, all.o, all.high, all.sum);
     } else {
-      *reinterpret_cast<float4*>(o_at) = o;
-      if (dim == 0) row_ml[p.partials.splits + parts.run] = {high, sum};
+      *reinterpret_cast<float4*>(o_at) = all.o;
+      if (dim == 0) row_ml[p.partials.splits + parts.run] = {all.high, all.sum};
     }
   }
 }

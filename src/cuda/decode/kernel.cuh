@@ -34,7 +34,8 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
 /// known already. `plan(when)` is called when start is as it seems to be, and again if it was not. All threads of the
 /// CTA call it; `p` and `start` are in shared memory.
 template <class Plan>
-__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, Plan plan) {
+__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool next_early,
+                                           Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
   const bool early = kTargetArch >= 90 && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
@@ -43,7 +44,7 @@ __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_til
   for (When when = early ? When::early : When::complete;; when = When::complete) {
     if (when == When::complete) {
       ptx::wait_for_predecessor();
-      ptx::launch_dependents();
+      if (next_early) ptx::launch_dependents();
     }
     Lengths now{};
     if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
@@ -90,9 +91,10 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
-  constexpr int kJoinAhead = most_registers(kTargetArch, K, V, D, N) < 200 ? 4 : 8;
+  constexpr int kJoinAhead = N > 1 || most_registers(kTargetArch, K, V, D, N) < 200 ? 4 : 8;  // what registers allow
   static_assert(kStages >= 2);
-  static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N));
+  static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
+  static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
@@ -106,6 +108,9 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   const std::uint32_t ring_address = ptx::shared_address(ring);
   auto& cta = *reinterpret_cast<CtaShared<N>*>(shared + kWarps * kStages * S::kBytes);
   auto& own_shared = cta.warp[warp];
+  constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
+  auto* kept_rows =
+      reinterpret_cast<KeptRows<kDimV, kRows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
   copy_words<WorkParams>(cta.work, p);
   copy_words<OutputParams>(cta.output, p);
   if (threadIdx.x == 0) cta.joining.last = false;
@@ -118,7 +123,9 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   SharedCursor current(&own_shared.item);
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
-  start_work(cta.work, kRows, cta.start, [&](When when) {
+  // Without a cost of tokens every CTA has an item at most.
+  const bool next_early = starts_next_early(ctas_per_sm(kTargetArch, K, V, D, N), p.token_cost == 0, p.max_splits);
+  start_work(cta.work, kRows, cta.start, next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
@@ -152,6 +159,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
+  KeptRows<kDimV, kRows>* kept =
+      nullptr;                            // the results of these queries' splits before this one, if all are this CTA's
   int first_split = current.get().split;  // of these queries that this CTA has
 
   for (bool more = true; more;) {
@@ -160,6 +169,10 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       const int rows = item.seq.q_len * p.group;
       const int row0 = item.row_tile * kRows;
       const int history = item.seq.k_len - item.seq.q_len;
+      if constexpr (kKeeps) {
+        const bool keep = item.seq.splits > 1 && item.seq.splits <= kJoinRun && item.begins_whole_rows(cta.work);
+        kept = keep ? kept_rows : nullptr;
+      }
       if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
         char* prepared = ring + stage * S::kBytes;
         prepare_query_rows<T, D, N>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
@@ -247,12 +260,12 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     if (more && new_queries) {
       fetch_queries<T, K>(raw, QueryRows<T, N>(p, next));
     }
-    join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange);
+    join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange, kept);
     current.set(next);
     __syncthreads();
     if (threadIdx.x == 0) {
       cta.joining.last = false;
-      if (item.seq.splits > 1) {
+      if (item.seq.splits > 1 && kept == nullptr) {
         arrive_split(p, cta.joining, item, kRows, first_split, more && !new_queries);
       }
     }

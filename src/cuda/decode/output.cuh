@@ -126,14 +126,40 @@ __device__ __forceinline__ void publish(const State<N, D>& st, bool worked, char
   }
 }
 
-/// Joins what the warps have published, in their order, and writes the item's result.
+/// Four channels of a row over some of its keys: the sum of values times 2^(s - high), and the sum of these powers.
+struct PartialRow {
+  float4 o = {0.0F, 0.0F, 0.0F, 0.0F};
+  float high = kLow;
+  float sum = 0.0F;
+
+  /// Adds what further keys gave. The order of these decides about the bits.
+  __device__ void add(const PartialRow& x) {
+    const float top = fmaxf(high, x.high);
+    const float mine = exp2_approx(high - top);
+    const float theirs = exp2_approx(x.high - top);
+    sum = fmaf(x.sum, theirs, sum * mine);
+    o = {fmaf(x.o.x, theirs, o.x * mine), fmaf(x.o.y, theirs, o.y * mine), fmaf(x.o.z, theirs, o.z * mine),
+         fmaf(x.o.w, theirs, o.w * mine)};
+    high = top;
+  }
+};
+
+/// Results of the splits of a tile of rows so far, in shared memory.
+template <int D, int Rows>
+struct KeptRows {
+  float4 o[Rows * D / 4];
+  float2 ml[2]
+           [Rows];  ///< maximum and sum; those of splits with even and odd numbers, so that nobody reads what changes
+};
+
+/// Joins what the warps have published, in their order, and writes the item's result; `kept` (may be null): adds it to
+/// that of the splits before, and writes it with the last one.
 template <class T, KvType V, int D, int N>
 __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, const char* shared,
-                                           const Exchange<8 * N>& exchange) {
+                                           const Exchange<8 * N>& exchange, KeptRows<D, 8 * N>* kept) {
   constexpr int kRows = 8 * N;
   const int row0 = item.row_tile * kRows;
   const int rows_here = min(kRows, item.seq.q_len * p.group - row0);
-  const bool direct = item.seq.splits == 1;
   for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
     const int row = x / (D / 4);
     const int dim = x % (D / 4) * 4;
@@ -162,12 +188,29 @@ __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, 
       o[3] = fmaf(y1.y, f, o[3]);
     }
     const OutputRow to(p, item, row0 + row);
-    if (direct) {
-      write_result<T>(p, item, to, dim, {o[0], o[1], o[2], o[3]}, high, sum);
-    } else {
-      *reinterpret_cast<float4*>(p.partials.o + (to.index * p.partials.splits + item.split) * D + dim) = {o[0], o[1],
-                                                                                                          o[2], o[3]};
-      if (dim == 0) p.partials.ml[to.index * (p.partials.splits + p.partials.runs) + item.split] = {high, sum};
+    PartialRow result{{o[0], o[1], o[2], o[3]}, high, sum};
+    bool finish = item.seq.splits == 1;
+    if (kept != nullptr) {
+      PartialRow all;
+      if (item.split > 0) {
+        const float2 ml = kept->ml[(item.split + 1) % 2][row];
+        all = {kept->o[x], ml.x, ml.y};
+      }
+      all.add(result);
+      result = all;
+      finish = item.split + 1 == item.seq.splits;
+      if (!finish) {
+        kept->o[x] = result.o;
+        if (dim == 0) kept->ml[item.split % 2][row] = {result.high, result.sum};
+      }
+    }
+    if (finish) {
+      write_result<T>(p, item, to, dim, result.o, result.high, result.sum);
+    } else if (kept == nullptr) {
+      *reinterpret_cast<float4*>(p.partials.o + (to.index * p.partials.splits + item.split) * D + dim) = result.o;
+      if (dim == 0) {
+        p.partials.ml[to.index * (p.partials.splits + p.partials.runs) + item.split] = {result.high, result.sum};
+      }
     }
   }
 }

@@ -137,6 +137,14 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
   return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
 }
 
+/// Whether CTAs let the next kernel on the stream start when they begin and not when they end. Three CTAs of the next
+/// call fill an SM. If some come while CTAs of this one are there, a few SMs end up with two, and the third starts
+/// elsewhere when others have ended, half a kernel late. Where CTAs have several long items that costs more than a late
+/// start.
+PAGEDKV_HD_CONSTEXPR bool starts_next_early(int ctas, bool an_item_each, int max_splits) {
+  return ctas < 3 || an_item_each || max_splits <= 4;
+}
+
 /// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit.
 PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, int row_tiles) {
   const int even = 65536 / (ctas_per_sm(arch, k, v, dim, row_tiles) * kWarps * 32) / 8 * 8;
@@ -147,8 +155,28 @@ PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_t
   return stages_that_fit(arch, ctas_per_sm(arch, k, v, dim, row_tiles), k, v, dim, row_tiles);
 }
 
-PAGEDKV_HD_CONSTEXPR int shared_bytes(int arch, KvType k, KvType v, int dim, int row_tiles) {
+/// What the splits of a tile of rows have given so far, if a CTA has all of them: float32 of the rows, and maximum and
+/// sum twice.
+PAGEDKV_HD_CONSTEXPR int kept_bytes(int dim, int row_tiles) {
+  return 8 * row_tiles * (4 * value_dim(dim) + 2 * 8);
+}
+
+PAGEDKV_HD_CONSTEXPR int ring_and_extra_bytes(int arch, KvType k, KvType v, int dim, int row_tiles) {
   return stages(arch, k, v, dim, row_tiles) * kWarps * stage_bytes(k, v, dim) + extra_shared_bytes(row_tiles);
+}
+
+/// Whether there is room for that beside the ring; otherwise it goes through the workspace. Two tiles of rows, or three
+/// CTAs, leave too few registers.
+PAGEDKV_HD_CONSTEXPR bool keeps_rows(int arch, KvType k, KvType v, int dim, int row_tiles) {
+  const int ctas = ctas_per_sm(arch, k, v, dim, row_tiles);
+  const int room = shared_bytes_per_sm(arch) / ctas - 1024;
+  return row_tiles == 1 && ctas < 3 &&
+         ring_and_extra_bytes(arch, k, v, dim, row_tiles) + kept_bytes(dim, row_tiles) <= room;
+}
+
+PAGEDKV_HD_CONSTEXPR int shared_bytes(int arch, KvType k, KvType v, int dim, int row_tiles) {
+  return ring_and_extra_bytes(arch, k, v, dim, row_tiles) +
+         (keeps_rows(arch, k, v, dim, row_tiles) ? kept_bytes(dim, row_tiles) : 0);
 }
 
 /// Bits of a 16-byte chunk's index in its row that are exchanged so that the same chunk of 8 consecutive rows lies in

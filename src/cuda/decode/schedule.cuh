@@ -114,7 +114,15 @@ struct Cursor {
     return position + (split == 0 ? p.unit_cost : 0) + p.item_cost + (seq.end(split) - seq.begin(split)) * p.token_cost;
   }
 
-  /// Whether that belongs to another sequence.
+  /// Whether this is the first split of the item's rows and the CTA has the others too.
+  __device__ bool begins_whole_rows(const WorkParams& p) const {
+    const int before_last = seq.begin(seq.splits - 1) - seq.begin(0);
+    return split == 0 && position + p.unit_cost + std::int64_t{seq.splits - 1} * p.item_cost +
+                                 std::int64_t{before_last} * p.token_cost <
+                             end;
+  }
+
+  /// Whether the next item, if there is one, belongs to another sequence.
   __device__ bool ends_sequence(const WorkParams& p) const {
     return split + 1 >= seq.splits && row_tile + 1 >= seq.row_tiles && head + 1 >= p.kv_heads;
   }

@@ -253,7 +253,7 @@ std::vector<std::uint8_t> run_chain(ops::Case& c, const pagedkv::AttentionArgs& 
   second.q_strides = second.fuse_write.strides = second.o_strides = packed;
   const std::size_t room_bytes =
       std::max(pagedkv::cuda::decode_workspace_bytes(first), pagedkv::cuda::decode_workspace_bytes(second));
-  const DeviceBuffer workspace(std::max<std::size_t>(room_bytes, 1));
+  const DeviceBuffer workspace = support::to_device(std::vector<std::uint8_t>(room_bytes, kPoison));
   const pagedkv::Workspace room{workspace.data(), room_bytes};
 
   const StreamOwner stream;
