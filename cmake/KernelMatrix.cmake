@@ -16,6 +16,6 @@ pagedkv_kernels(flatten_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576 DIMS_
 
 # Variant: tiles of 8 rows (queries of heads) that a warp works on at a time.
 set(decode_mixed same:int8 same:int4 int8:same int8:int4 int4:same int4:int8)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 FORMATS same:same int8:int8 int4:int4 VARIANTS 1 2)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 96 192 256 576 DIMS_PER_FILE 2 FORMATS same:same int8:int8 int4:int4 VARIANTS 1)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 DIMS_PER_FILE 2 FORMATS ${decode_mixed} VARIANTS 1 PART _mixed)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 DIMS_PER_FILE 2 FORMATS same:same int8:int8 int4:int4 VARIANTS 1 2)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 96 192 256 576 DIMS_PER_FILE 4 FORMATS same:same int8:int8 int4:int4 VARIANTS 1)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 DIMS_PER_FILE 3 FORMATS ${decode_mixed} VARIANTS 1 PART _mixed)

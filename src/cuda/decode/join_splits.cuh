@@ -68,18 +68,16 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
       const float2* ml_from = row_ml + parts.ml + first;
       float4 y[Ahead];
       float2 ml[Ahead];
+      // Parts that there are not change nothing, not even the sign of a zero.
 #pragma unroll
       for (int i = 0; i < Ahead; ++i) {
-        if (first + i >= parts.count) break;
-        y[i] = *reinterpret_cast<const float4*>(from);
-        ml[i] = ml_from[i];
+        const bool valid = first + i < parts.count;
+        y[i] = valid ? *reinterpret_cast<const float4*>(from) : float4{-0.0F, -0.0F, -0.0F, -0.0F};
+        ml[i] = valid ? ml_from[i] : float2{kLow, -0.0F};
         from += parts.step * D;
       }
 #pragma unroll
-      for (int i = 0; i < Ahead; ++i) {
-        if (first + i >= parts.count) break;
-        all.add({y[i], ml[i].x, ml[i].y});
-      }
+      for (int i = 0; i < Ahead; ++i) all.add({y[i], ml[i].x, ml[i].y});
     }
     if (parts.run < 0) {
       write_result<T>(p, item, row, dim, all.o, all.high, all.sum);

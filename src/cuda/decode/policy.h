@@ -151,6 +151,12 @@ PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, i
   return even < 255 ? even : 255;
 }
 
+/// Parts of a row that a thread loads at a time when it joins them: as many as leave the loop over tiles its registers.
+PAGEDKV_HD_CONSTEXPR int join_ahead(int arch, KvType k, KvType v, int dim, int row_tiles) {
+  if (dim > 256) return 2;
+  return row_tiles > 1 || dim > 128 || most_registers(arch, k, v, dim, row_tiles) < 200 ? 4 : 8;
+}
+
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {
   return stages_that_fit(arch, ctas_per_sm(arch, k, v, dim, row_tiles), k, v, dim, row_tiles);
 }

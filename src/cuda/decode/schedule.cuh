@@ -174,10 +174,10 @@ __device__ __forceinline__ std::int64_t divide(std::int64_t a, int b) {
   return a < (std::int64_t{1} << 31) ? static_cast<int>(a) / b : a / b;
 }
 
-/// Finds this CTA's part of the line. All threads of the CTA call it; `start` is shared memory. `own` are the lengths
-/// of sequence threadIdx.x, for batches with a thread for each; others are read here.
-__device__ __forceinline__ void find_start(const WorkParams& p, int rows_per_tile, const Lengths& own, When when,
-                                           Start& start) {
+/// Finds this CTA's part of the line. All threads of the CTA call it; `p` and `start` are shared memory. `own` are the
+/// lengths of sequence threadIdx.x, for batches with a thread for each; others are read here.
+__device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per_tile, const Lengths& own, When when,
+                                               Start& start) {
   constexpr int kThreads = kWarps * 32;
   const int tid = static_cast<int>(threadIdx.x);
   const int strip = (p.batch + kThreads - 1) / kThreads;
