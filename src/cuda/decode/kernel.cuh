@@ -159,9 +159,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
   int full_to = 0;
   bool new_queries = true;
-  KeptRows<kDimV, kRows>* kept =
-      nullptr;                            // the results of these queries' splits before this one, if all are this CTA's
-  int first_split = current.get().split;  // of these queries that this CTA has
+  KeptRows<kDimV, kRows>* kept = nullptr;  // of these queries' splits before this one, if all are this CTA's
+  int first_split = current.get().split;   // of these queries that this CTA has
 
   for (bool more = true; more;) {
     if (new_queries) {
