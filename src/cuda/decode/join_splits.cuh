@@ -31,7 +31,6 @@ __device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joi
                                              int rows_per_tile, int first_split, bool more) {
   const int run0 = item.split / kJoinRun * kJoinRun;
   const int count = min(item.seq.splits - run0, kJoinRun);
-  joining.last = false;
   if (more && item.split + 1 < run0 + count) return;
   const int own = item.split + 1 - max(first_split, run0);
   const bool runs = item.seq.splits > kJoinRun;

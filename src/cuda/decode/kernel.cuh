@@ -17,7 +17,6 @@
 #include "cuda/prefetch.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/dependent_launch.cuh"
-#include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/shared_memory.cuh"
 
 namespace pagedkv::cuda::impl::decode {
@@ -123,9 +122,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   SharedCursor current(&own_shared.item);
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
-  // Without a cost of tokens every CTA has an item at most.
-  const bool next_early = starts_next_early(ctas_per_sm(kTargetArch, K, V, D, N), p.token_cost == 0, p.max_splits);
-  start_work(cta.work, kRows, cta.start, next_early, [&](When when) {
+  start_work(cta.work, kRows, cta.start, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);

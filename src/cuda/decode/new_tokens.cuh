@@ -100,7 +100,7 @@ __device__ __noinline__ void make_sines(const Params& p, NewTokenStage<D>& stage
   __syncwarp();
 }
 
-/// New tokens of stage.item. One lane's writes; all call it.
+/// New tokens of an item: [first, end) or, with context parallelism, some of these.
 template <int D>
 __device__ __forceinline__ void look(const WorkParams& w, const Cursor& item, int& first, int& end) {
   const int history = item.seq.k_len - item.seq.q_len;
@@ -109,7 +109,7 @@ __device__ __forceinline__ void look(const WorkParams& w, const Cursor& item, in
   if (w.own.size.divisor == 1) {
     first = max(begin_key - history, 0);
     end = end_key - history;
-  } else {  // make() picks out those of this rank
+  } else {  // make_new_rows() picks out those of this rank
     first = 0;
     end = max(local_count(w, history), begin_key) < end_key ? item.seq.q_len : 0;
   }

@@ -69,6 +69,7 @@ struct OutputParams {
 };
 
 struct Params : WorkParams, OutputParams {
+  bool next_early;                ///< starts_next_early()
   std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
   const std::uint32_t* tree_mask;
   const void* q;

@@ -112,8 +112,8 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
 /// not show in the bits.
 inline constexpr int kJoinRun = 16;
 
-/// Shared memory behind the ring: start of the schedule, maximum and sum of every row and warp, and what each warp
-/// keeps there.
+/// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
+/// each warp keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
   return 208 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (544 + 96 * row_tiles);
 }
@@ -141,8 +141,8 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
 /// call fill an SM. If some come while CTAs of this one are there, a few SMs end up with two, and the third starts
 /// elsewhere when others have ended, half a kernel late. Where CTAs have several long items that costs more than a late
 /// start.
-PAGEDKV_HD_CONSTEXPR bool starts_next_early(int ctas, bool an_item_each, int max_splits) {
-  return ctas < 3 || an_item_each || max_splits <= 4;
+PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas, int max_k_len) {
+  return ctas < 3 || items <= resident || max_k_len <= kShortLength;
 }
 
 /// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit.
