@@ -96,10 +96,10 @@ TEST(DecodePolicy, FitsTheDevice) {
 }
 
 TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {
-  EXPECT_TRUE(decode::starts_next_early(768, 264, 2, 8192)) << "what is beside two CTAs leaves room for the next one's";
-  EXPECT_TRUE(decode::starts_next_early(396, 396, 3, 131072)) << "an item each: a late start would cost more";
-  EXPECT_TRUE(decode::starts_next_early(768, 396, 3, 1024)) << "short items";
-  EXPECT_FALSE(decode::starts_next_early(768, 396, 3, 8192));
+  EXPECT_TRUE(decode::starts_next_early(768, 264, 2, 64)) << "what is beside two CTAs leaves room for the next one's";
+  EXPECT_TRUE(decode::starts_next_early(396, 396, 3, 64)) << "an item each: a late start would cost more";
+  EXPECT_TRUE(decode::starts_next_early(768, 396, 3, 4)) << "up to 8192 tokens";
+  EXPECT_FALSE(decode::starts_next_early(768, 396, 3, 5));
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   p.item_cost = items <= resident ? 1 : item_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
   p.unit_cost = items <= resident ? 0 : unit_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
 
-  p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), args.max_k_len);
+  p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), p.max_splits);
 
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
