@@ -41,8 +41,7 @@ constexpr double kWarmUpMs = 40;
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
 constexpr double kBytesPerGraph = 4e9;
-/// A graph starts some 9 us after it was launched, which calls share; the read bandwidth is measured with 8 launches
-/// too.
+/// So that the start of a graph, which its calls share, counts as little as in the read bandwidth, measured with 8.
 constexpr int kFewestLaunches = 8;
 
 /// A filled cache in pseudo-random block order, queries and outputs.
