@@ -62,7 +62,7 @@ __device__ __forceinline__ void write_row(const RawRow<Shape>& raw, RowKind kind
     if (to.valid) store_same<Shape, T>(LinearRow{to.data}, row, at);
     return;
   }
-  // Rows are few here: one way for all of them, which has been fetched sooner than two.
+  // Rows are few here: one way for all of them, since this code is in every decode kernel too.
   const float2 range = row_range<Shape>(row, at);
   const auto store = [&]<int kBits>() {
     const core::QuantParam<T> param = core::quant_param<T, kBits>(range.x, range.y);
