@@ -1,6 +1,6 @@
 // Decode attention on the GPU, which writes the new tokens (RoPE on keys) in the same call, beside the read-only
-// bandwidth measured in the same run; also with RoPE of q, without the write, and with write_kv as a launch of its own.
-// Prints a table and writes JSON.
+// bandwidth measured in the same run: with and without read_ahead; also with RoPE of q, without the write, and with
+// write_kv as a launch of its own, all of these without read_ahead. Prints a table and writes JSON.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -40,6 +40,8 @@ constexpr double kWarmUpMs = 40;
 /// Replays go round layers that hold this much together, several times the L2 cache.
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
+/// So that no call writes new tokens where the next one reads: what read_ahead promises.
+constexpr int kFewestLayers = 2;
 constexpr double kBytesPerGraph = 4e9;
 /// So that the start of a graph, which its calls share, counts as little as in the read bandwidth, measured with 8.
 constexpr int kFewestLaunches = 8;
@@ -58,7 +60,7 @@ class Set {
     config.shared_kv = w.head_dim == 576;
     const pagedkv::BlockLayout one = pagedkv::make_layout(config);
     cache_bytes = tokens * static_cast<double>(one.layer_bytes) / w.block_len;
-    layers = std::clamp(static_cast<int>(kColdBytes / cache_bytes), cache_bytes < kColdBytes / 3 ? 2 : 1, kMaxLayers);
+    layers = std::clamp(static_cast<int>(kColdBytes / cache_bytes), kFewestLayers, kMaxLayers);
     config.layers = layers;
     layout_ = pagedkv::make_layout(config);
 
@@ -235,9 +237,9 @@ int main(int argc, char** argv) try {
                       {"clocks", clocks},
                       {"replays", replays},
                       {"read_bandwidth", read}};
-  std::printf("%s, %d SMs, read-only %.3f TB/s\n%-34s %5s %5s %9s %19s %7s %8s %9s %9s %9s\n", d.name.c_str(),
-              d.multiprocessors, read / 1e12, "work", "T", "cache", "us", "p10 .. p90", "TB/s", "of read", "rotate q",
-              "no write", "write_kv");
+  std::printf("%s, %d SMs, read-only %.3f TB/s\n%-34s %5s %5s %9s %19s %7s %8s %9s %8s %9s %9s %9s\n", d.name.c_str(),
+              d.multiprocessors, read / 1e12, "work", "T", "cache", "us", "p10 .. p90", "TB/s", "of read", "ahead",
+              "of read", "rotate q", "no write", "write_kv");
   // Twice over everything: where the memory of a process's first works lies can cost them 10 %, so the second round
   // counts.
   std::vector<double> first_round;
@@ -260,6 +262,9 @@ int main(int argc, char** argv) try {
         first_round.push_back(t.median);
         continue;
       }
+      pagedkv::DecodeArgs ahead_args = set.fused;
+      ahead_args.read_ahead = true;
+      const bench::Timing ahead = time([&](int i, pagedkv::cuda::Stream stream) { call(ahead_args, i, stream); });
       pagedkv::DecodeArgs rotating = set.fused;
       rotating.rotate_q = true;
       const bench::Timing rotated = time([&](int i, pagedkv::cuda::Stream stream) { call(rotating, i, stream); });
@@ -271,9 +276,10 @@ int main(int argc, char** argv) try {
         call(set.args, i, stream);
       });
       const double rate = set.bytes / (t.median * 1e-6);
-      std::printf("%-34s %5s %5s %9.2f %9.2f %9.2f %7.3f %8.3f %9.2f %9.2f %9.2f\n", w.name.c_str(), name(w.dtype),
-                  name(w.stored), t.median, t.p10, t.p90, rate / 1e12, rate / read, rotated.median, alone.median,
-                  two_launches.median);
+      const double ahead_rate = set.bytes / (ahead.median * 1e-6);
+      std::printf("%-34s %5s %5s %9.2f %9.2f %9.2f %7.3f %8.3f %9.2f %8.3f %9.2f %9.2f %9.2f\n", w.name.c_str(),
+                  name(w.dtype), name(w.stored), t.median, t.p10, t.p90, rate / 1e12, rate / read, ahead.median,
+                  ahead_rate / read, rotated.median, alone.median, two_launches.median);
       std::fflush(stdout);
       json["results"].push_back({{"work", w.name},
                                  {"dtype", name(w.dtype)},
@@ -288,11 +294,15 @@ int main(int argc, char** argv) try {
                                  {"us_p10", t.p10},
                                  {"us_p90", t.p90},
                                  {"us_first_round", first_round[index++]},
+                                 {"us_read_ahead", ahead.median},
+                                 {"us_read_ahead_p10", ahead.p10},
+                                 {"us_read_ahead_p90", ahead.p90},
                                  {"us_rotate_q", rotated.median},
                                  {"us_without_write", alone.median},
                                  {"us_write_kv_and_decode", two_launches.median},
                                  {"bytes_per_second", rate},
-                                 {"of_read_bandwidth", rate / read}});
+                                 {"of_read_bandwidth", rate / read},
+                                 {"of_read_bandwidth_read_ahead", ahead_rate / read}});
     }
   }
   if (!out.empty()) {

@@ -65,6 +65,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.q_bias = a.q_bias;
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
   p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
+  p.read_ahead = a.read_ahead;
   p.max_splits = places.splits;
   if (places.splits > 1) {
     char* at = static_cast<char*>(workspace.data);
@@ -74,6 +75,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
     at += places.o_bytes;
     p.partials.ml = reinterpret_cast<float2*>(at);
     p.partials.splits = places.splits;
+    p.partials.groups = places.groups;
     p.partials.runs = places.runs;
   }
   return p;

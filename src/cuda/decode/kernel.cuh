@@ -28,23 +28,26 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
   from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
 }
 
-/// Waits for the kernels before this one and finds the CTA's part of the work, `start`. While it waits it looks at the
-/// lengths as they are, and if they have not changed in the end, which they seldom do from layer to layer, the part is
-/// known already. `plan(when)` is called when start is as it seems to be, and again if it was not. All threads of the
-/// CTA call it; `p` and `start` are in shared memory.
+/// Waits for the kernels before this one.
+__device__ __forceinline__ void wait_for_turn(bool next_early) {
+  ptx::wait_for_predecessor();
+  if (next_early) ptx::launch_dependents();
+}
+
+/// Finds the CTA's part of the work, `start`. `ahead`: the lengths are there. Otherwise it waits for the kernels before
+/// this one, looks at the lengths as they are meanwhile, and if they have not changed in the end, which they seldom do
+/// from layer to layer, the part is known already. `plan(when)` is called when start is as it seems to be, and again if
+/// it was not. All threads of the CTA call it; `p` and `start` are in shared memory.
 template <class Plan>
-__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool next_early,
-                                           Plan plan) {
+__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool ahead,
+                                           bool next_early, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && one_thread_each(p);
+  const bool early = kTargetArch >= 90 && !ahead && one_thread_each(p);
   if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   Lengths own{};
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {
-    if (when == When::complete) {
-      ptx::wait_for_predecessor();
-      if (next_early) ptx::launch_dependents();
-    }
+    if (when == When::complete && !ahead) wait_for_turn(next_early);
     Lengths now{};
     if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
     if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
@@ -67,8 +70,8 @@ struct WarpShared {
 template <int N>
 struct CtaShared {
   Start start;
-  Joining joining;
-  WorkParams work;  ///< the kernel's, for functions that are called, which read kernel parameters slowly
+  Joining joining[2];  ///< of items in turns: one may be joined when the next one's results are written
+  WorkParams work;     ///< the kernel's, for functions that are called, which read kernel parameters slowly
   OutputParams output;
   Exchange<8 * N> exchange;
   WarpShared<N> warp[kWarps];
@@ -90,13 +93,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
-  constexpr int kJoinAhead = join_ahead(kTargetArch, K, V, D, N);
   static_assert(kStages >= 2);
   static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
   static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
+  static_assert(S::kBytes >= 32 * kStagedBytes, "splits are joined through a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
@@ -112,7 +115,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       reinterpret_cast<KeptRows<kDimV, kRows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
   copy_words<WorkParams>(cta.work, p);
   copy_words<OutputParams>(cta.output, p);
-  if (threadIdx.x == 0) cta.joining.last = false;
+  if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
   const bool writes = p.new_rows[0] != nullptr;
   // The first stage is free until the loop over tiles.
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
@@ -122,7 +125,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   SharedCursor current(&own_shared.item);
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
-  start_work(cta.work, kRows, cta.start, p.next_early, [&](When when) {
+  const bool ahead = kTargetArch >= 90 && p.read_ahead;
+  start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
@@ -130,14 +134,22 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     if (when == When::early) loader.prefetch_first();
     if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
   });
-  if (!cta.start.cursor.valid()) return;
+  if (!cta.start.cursor.valid()) {
+    if (ahead) wait_for_turn(p.next_early);  // kernels behind this one rely on its having waited
+    return;
+  }
   loader.request_first();
+  int stage = 0;  // the free one; the others are in flight, oldest first
+  int issued = 1;
+  if (ahead) {
+#pragma unroll 1
+    for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+    wait_for_turn(p.next_early);
+  }
   NewRows<D> new_rows;
   if (writes) new_rows = fetch_new_rows<T, K, V, D>(cta.work, new_tokens);
   RawQueries<N, D> raw;
   fetch_queries<T, K>(raw, first_queries);
-  int stage = 0;  // the free one; the others are in flight, oldest first
-  int issued = 1;
 #pragma unroll 1
   for (bool written = !writes;; written = true) {
 #pragma unroll 1
@@ -158,6 +170,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   bool new_queries = true;
   KeptRows<kDimV, kRows>* kept = nullptr;  // of these queries' splits before this one, if all are this CTA's
   int first_split = current.get().split;   // of these queries that this CTA has
+  int turn = 0;                            // which of cta.joining the item has
 
   for (bool more = true; more;) {
     if (new_queries) {
@@ -250,8 +263,6 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     more = next.valid();
     new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
     __syncthreads();
-    if (cta.joining.last)
-      join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining);  // of the item before this one
     // The next item's queries are on their way while this one's results are written.
     if (more && new_queries) {
       fetch_queries<T, K>(raw, QueryRows<T, N>(p, next));
@@ -260,15 +271,21 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     current.set(next);
     __syncthreads();
     if (threadIdx.x == 0) {
-      cta.joining.last = false;
+      cta.joining[turn].last = false;
       if (item.seq.splits > 1 && kept == nullptr) {
-        arrive_split(p, cta.joining, item, kRows, first_split, more && !new_queries);
+        arrive_split(p, cta.joining[turn], item, kRows, first_split, more && !new_queries);
       }
     }
     if (new_queries) first_split = 0;
+    turn ^= 1;
+    if (cta.joining[turn].last) {  // the item before this one; the free stage has been read
+      join_splits<T, kDimV, kRows>(cta.output, cta.joining[turn], ring + stage * S::kBytes, S::kBytes);
+    }
   }
   __syncthreads();
-  if (cta.joining.last) join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining);
+  if (cta.joining[turn ^ 1].last) {
+    join_splits<T, kDimV, kRows>(cta.output, cta.joining[turn ^ 1], ring, kStages * S::kBytes);
+  }
   ptx::wait_copies<0>();
 }
 

@@ -51,9 +51,10 @@ struct WorkParams {
 struct Partials {
   float* o;    ///< [max_total_q * q_heads][splits][v_dim]
   float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
-  std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
+  std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + groups], used of the first row of a tile (arrival.cuh)
   int splits;               ///< max_splits
-  int runs;                 ///< runs of kJoinRun splits, 0 where one holds all of them
+  int groups;               ///< groups of kJoinGroup splits, 0 where one holds all of them
+  int runs;                 ///< runs of kJoinRun splits, 0 where there are no groups
 };
 
 /// What writing results takes.
@@ -70,6 +71,7 @@ struct OutputParams {
 
 struct Params : WorkParams, OutputParams {
   bool next_early;                ///< starts_next_early()
+  bool read_ahead;                ///< lengths, block table and stored tokens may be read while earlier kernels run
   std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
   const std::uint32_t* tree_mask;
   const void* q;
