@@ -199,6 +199,7 @@ void check_args(const AttentionArgs& a, Backend backend, bool decode) {
     if (a.fuse_write.k != nullptr) reject(kOwner, "fuse_write.k", a.fuse_write.k, "null for prefill");
     if (a.q_bias != nullptr) reject(kOwner, "q_bias", a.q_bias, "null for prefill");
     if (a.rotate_q) reject(kOwner, "rotate_q", "true", "false for prefill");
+    if (a.read_ahead) reject(kOwner, "read_ahead", "true", "false for prefill");
   }
   if (a.batch == 0) return;
   check_cu(kOwner, "cu_q", a.cu_q);

@@ -141,6 +141,7 @@ TEST(BadArguments, FusedDecode) {
       bad<F>(kOwner + "fuse_write.k", "*", "null for prefill", [](F& f) { f.args.fuse_write.k = f.q.at(0); }),
       bad<F>(kOwner + "q_bias", "*", "null for prefill", [](F& f) { f.args.q_bias = f.q.at(0); }),
       bad<F>(kOwner + "rotate_q", "true", "false for prefill", [](F& f) { f.args.rotate_q = true; }),
+      bad<F>(kOwner + "read_ahead", "true", "false for prefill", [](F& f) { f.args.read_ahead = true; }),
   });
 }
 

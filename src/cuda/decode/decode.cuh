@@ -75,7 +75,6 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
     at += places.o_bytes;
     p.partials.ml = reinterpret_cast<float2*>(at);
     p.partials.splits = places.splits;
-    p.partials.groups = places.groups;
     p.partials.runs = places.runs;
   }
   return p;

@@ -34,27 +34,28 @@ __device__ __forceinline__ void wait_for_turn(bool next_early) {
   if (next_early) ptx::launch_dependents();
 }
 
-/// Finds the CTA's part of the work, `start`. `ahead`: the lengths are there. Otherwise it waits for the kernels before
-/// this one, looks at the lengths as they are meanwhile, and if they have not changed in the end, which they seldom do
-/// from layer to layer, the part is known already. `plan(when)` is called when start is as it seems to be, and again if
-/// it was not. All threads of the CTA call it; `p` and `start` are in shared memory.
+/// Finds the CTA's part of the work, `start`. `ahead`: from the lengths as they are. Otherwise it looks at these while
+/// it waits for the kernels before this one, and if they have not changed in the end, which they seldom do from layer
+/// to layer, the part is known already. `own` are the lengths of sequence threadIdx.x as they are, for batches with a
+/// thread for each. `plan()` is called when start is as it seems to be, and again if it was not. All threads of the CTA
+/// call it; `p` and `start` are in shared memory.
 template <class Plan>
 __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool ahead,
-                                           bool next_early, Plan plan) {
+                                           bool next_early, Lengths own, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && !ahead && one_thread_each(p);
-  if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
-  Lengths own{};
+  const bool early = kTargetArch >= 90 && (ahead || one_thread_each(p));
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {
-    if (when == When::complete && !ahead) wait_for_turn(next_early);
-    Lengths now{};
-    if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
-    if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
-    own = now;
+    if (when == When::complete) {
+      wait_for_turn(next_early);
+      Lengths now{};
+      if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
+      if (early && __syncthreads_count(!(now == own)) == 0) return;
+      own = now;
+    }
     find_start(p, rows_per_tile, own, when, start);
     if (start.cursor.valid()) plan(when);
-    if (when == When::complete) return;
+    if (ahead || when == When::complete) return;
   }
 }
 
@@ -93,13 +94,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
+  constexpr int kJoinAhead = join_ahead(D, N);
   static_assert(kStages >= 2);
   static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
   static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));
   static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
-  static_assert(S::kBytes >= 32 * kStagedBytes, "splits are joined through a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
 
@@ -113,6 +114,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
   auto* kept_rows =
       reinterpret_cast<KeptRows<kDimV, kRows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
+  // The first thing that takes long.
+  Lengths lengths{};
+  if (!one_thread_each(p)) {
+    prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  } else if (kTargetArch >= 90 && static_cast<int>(threadIdx.x) < p.batch) {
+    lengths = load_lengths(p, static_cast<int>(threadIdx.x), When::early);
+  }
   copy_words<WorkParams>(cta.work, p);
   copy_words<OutputParams>(cta.output, p);
   if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
@@ -126,19 +134,23 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
-  start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {
+  start_work(cta.work, kRows, cta.start, ahead, p.next_early, lengths, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
+    if (ahead) {
+      loader.request_first();
+    } else if (when == When::early) {
+      loader.prefetch_first();
+    }
     first_queries = QueryRows<T, N>(p, start);
-    if (when == When::early) loader.prefetch_first();
     if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
   });
   if (!cta.start.cursor.valid()) {
     if (ahead) wait_for_turn(p.next_early);  // kernels behind this one rely on its having waited
     return;
   }
-  loader.request_first();
+  if (!ahead) loader.request_first();
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
   if (ahead) {
@@ -278,14 +290,11 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     }
     if (new_queries) first_split = 0;
     turn ^= 1;
-    if (cta.joining[turn].last) {  // the item before this one; the free stage has been read
-      join_splits<T, kDimV, kRows>(cta.output, cta.joining[turn], ring + stage * S::kBytes, S::kBytes);
-    }
+    if (cta.joining[turn].last)
+      join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn]);  // of the item before this one
   }
   __syncthreads();
-  if (cta.joining[turn ^ 1].last) {
-    join_splits<T, kDimV, kRows>(cta.output, cta.joining[turn ^ 1], ring, kStages * S::kBytes);
-  }
+  if (cta.joining[turn ^ 1].last) join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn ^ 1]);
   ptx::wait_copies<0>();
 }
 

@@ -51,10 +51,9 @@ struct WorkParams {
 struct Partials {
   float* o;    ///< [max_total_q * q_heads][splits][v_dim]
   float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
-  std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + groups], used of the first row of a tile (arrival.cuh)
+  std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
   int splits;               ///< max_splits
-  int groups;               ///< groups of kJoinGroup splits, 0 where one holds all of them
-  int runs;                 ///< runs of kJoinRun splits, 0 where there are no groups
+  int runs;                 ///< runs of kJoinRun splits, 0 where one holds all of them
 };
 
 /// What writing results takes.

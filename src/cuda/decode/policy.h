@@ -108,12 +108,9 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
   return (bytes > 160 && bytes <= 320 ? 48 : 96) * 1024;
 }
 
-/// Splits that are joined one after the other: more of them in runs, whose results are joined then. Fixed, so that who
-/// joins does not show in the bits.
+/// Splits that are joined at a time: more of them in runs, whose results are joined then. Fixed, so that who joins does
+/// not show in the bits.
 inline constexpr int kJoinRun = 16;
-/// Splits that one CTA joins: more of them in groups, and then the groups. A multiple of kJoinRun; does not show
-/// either.
-inline constexpr int kJoinGroup = 128;
 
 /// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
 /// each warp keeps there.
@@ -152,6 +149,12 @@ PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t res
 PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, int row_tiles) {
   const int even = 65536 / (ctas_per_sm(arch, k, v, dim, row_tiles) * kWarps * 32) / 8 * 8;
   return even < 255 ? even : 255;
+}
+
+/// Parts of a row that a thread loads at a time when it joins them: as many as leave the loop over tiles its registers.
+PAGEDKV_HD_CONSTEXPR int join_ahead(int dim, int row_tiles) {
+  if (dim > 256) return 2;
+  return row_tiles > 1 || dim > 128 ? 4 : 8;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {

@@ -11,7 +11,6 @@ namespace pagedkv::cuda::impl::decode {
 
 struct WorkspaceLayout {
   int splits = 1;                  ///< that a row has room for; with 1 there are no partial results
-  int groups = 0;                  ///< Partials::groups
   int runs = 0;                    ///< Partials::runs
   std::size_t counters_bytes = 0;  ///< Partials::counters, at the start
   std::size_t o_bytes = 0;         ///< Partials::o, behind that
@@ -22,16 +21,12 @@ struct WorkspaceLayout {
 inline WorkspaceLayout workspace_layout(const DecodeArgs& args) {
   WorkspaceLayout l;
   l.splits = max_splits(args.layout.format.k, args.layout.format.v, args.layout.head_dim, args.max_k_len);
-  if (l.splits > kJoinGroup) {
-    l.groups = (l.splits + kJoinGroup - 1) / kJoinGroup;
-    l.runs = (l.splits + kJoinRun - 1) / kJoinRun;
-  }
+  if (l.splits > kJoinRun) l.runs = (l.splits + kJoinRun - 1) / kJoinRun;
   if (l.splits > 1) {
     const auto rows = static_cast<std::size_t>(args.max_total_q) * static_cast<std::size_t>(args.q_heads);
     const auto splits = static_cast<std::size_t>(l.splits);
-    const auto groups = static_cast<std::size_t>(l.groups);
     const auto runs = static_cast<std::size_t>(l.runs);
-    l.counters_bytes = (rows * (1 + groups) * sizeof(std::uint64_t) + 15) / 16 * 16;
+    l.counters_bytes = (rows * (1 + runs) * sizeof(std::uint64_t) + 15) / 16 * 16;
     l.o_bytes = rows * splits * static_cast<std::size_t>(value_dim(args.layout.head_dim)) * sizeof(float);
     l.ml_bytes = rows * (splits + runs) * 2 * sizeof(float);
   }

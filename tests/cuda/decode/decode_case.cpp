@@ -243,6 +243,7 @@ std::vector<std::uint8_t> run_chain(ops::Case& c, const pagedkv::AttentionArgs& 
   pagedkv::AttentionArgs first = on.args;
   first.lse = nullptr;
   first.fuse_write = {};
+  first.read_ahead = false;  // it reads what the call before it has written
   first.q_bias = nullptr;
   first.rotate_q = false;
   first.o = between.data();

@@ -143,7 +143,7 @@ TEST(GpuDecode, ContextParallel) {
 }
 
 /// Everything that must not change a sequence's bits: neighbours, their order, block order and length, table kind,
-/// stated maxima, a graph.
+/// stated maxima, a graph, read_ahead.
 void check_bits(KvType k, int head_dim) {
   CaseSpec alone = base(DType::f16, {k, k}, head_dim, 4, 1);
   alone.lengths = {{1, 2300, 11}};
@@ -168,6 +168,8 @@ void check_bits(KvType k, int head_dim) {
     call.more_k_len = round * 3000;
     call.more_q_len = round % 3;
     call.graph = round % 2 == 0;
+    call.args = c.args();
+    call.args->read_ahead = round > 1;
     const Result got = decode_test::run(c, call);
     int row = 0;
     for (int b = 0; b < place; ++b) row += s.lengths[static_cast<std::size_t>(b)].q_len;

@@ -41,18 +41,25 @@ void check(const FusedSpec& spec, Call call = {}) {
   SCOPED_TRACE(ops::describe(spec));
   ops::FusedCase c(spec);
   c.reset();
-  std::vector<char> written;
-  call.args = c.fused();
+  std::vector<char> written[2];
+  ops::Result got[2];
   call.mrope_rows = c.mrope_rows();
-  call.blocks = &written;
-  const ops::Result got = decode_test::run(c.plain(), call);
+  for (const bool ahead : {false, true}) {
+    call.args = c.fused();
+    call.args->read_ahead = ahead;
+    call.blocks = &written[ahead];
+    got[ahead] = decode_test::run(c.plain(), call);
+  }
   if (spec.write) c.write();
-  ASSERT_EQ(written, ops::table_blocks(c.fused()));
   call.args = c.rest();
   call.blocks = nullptr;
   const ops::Result want = decode_test::run(c.plain(), call);
-  ASSERT_EQ(got.o, want.o);
-  ASSERT_EQ(got.lse, want.lse);
+  for (const bool ahead : {false, true}) {
+    SCOPED_TRACE(ahead ? "read_ahead" : "");
+    ASSERT_EQ(written[ahead], ops::table_blocks(c.fused()));
+    ASSERT_EQ(got[ahead].o, want.o);
+    ASSERT_EQ(got[ahead].lse, want.lse);
+  }
 }
 
 TEST(GpuFusedDecode, TypesFormatsAndRope) {
@@ -269,8 +276,11 @@ void check_chain(const FusedSpec& spec, int steps) {
   SCOPED_TRACE(ops::describe(spec));
   ops::FusedCase c(spec);
   c.write();
-  const auto want = decode_test::run_chain(c.plain(), c.fused(), steps, true);
-  EXPECT_EQ(decode_test::run_chain(c.plain(), c.fused(), steps, false), want);
+  pagedkv::AttentionArgs fused = c.fused();
+  const auto want = decode_test::run_chain(c.plain(), fused, steps, true);
+  EXPECT_EQ(decode_test::run_chain(c.plain(), fused, steps, false), want);
+  fused.read_ahead = true;
+  EXPECT_EQ(decode_test::run_chain(c.plain(), fused, steps, false), want) << "read_ahead";
   const auto step = static_cast<std::ptrdiff_t>(want.size()) / steps;
   EXPECT_FALSE(std::equal(want.begin(), want.begin() + step, want.begin() + step)) << "steps would not show a mix-up";
 }
