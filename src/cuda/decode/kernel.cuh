@@ -34,28 +34,27 @@ __device__ __forceinline__ void wait_for_turn(bool next_early) {
   if (next_early) ptx::launch_dependents();
 }
 
-/// Finds the CTA's part of the work, `start`. `ahead`: from the lengths as they are. Otherwise it looks at these while
-/// it waits for the kernels before this one, and if they have not changed in the end, which they seldom do from layer
-/// to layer, the part is known already. `own` are the lengths of sequence threadIdx.x as they are, for batches with a
-/// thread for each. `plan()` is called when start is as it seems to be, and again if it was not. All threads of the CTA
-/// call it; `p` and `start` are in shared memory.
+/// Finds the CTA's part of the work, `start`. `ahead`: the lengths are there. Otherwise it waits for the kernels before
+/// this one, looks at the lengths as they are meanwhile, and if they have not changed in the end, which they seldom do
+/// from layer to layer, the part is known already. `plan(when)` is called when start is as it seems to be, and again if
+/// it was not. All threads of the CTA call it; `p` and `start` are in shared memory.
 template <class Plan>
 __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool ahead,
-                                           bool next_early, Lengths own, Plan plan) {
+                                           bool next_early, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && (ahead || one_thread_each(p));
+  const bool early = kTargetArch >= 90 && !ahead && one_thread_each(p);
+  if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  Lengths own{};
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {
-    if (when == When::complete) {
-      wait_for_turn(next_early);
-      Lengths now{};
-      if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
-      if (early && __syncthreads_count(!(now == own)) == 0) return;
-      own = now;
-    }
+    if (when == When::complete && !ahead) wait_for_turn(next_early);
+    Lengths now{};
+    if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
+    if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
+    own = now;
     find_start(p, rows_per_tile, own, when, start);
     if (start.cursor.valid()) plan(when);
-    if (ahead || when == When::complete) return;
+    if (when == When::complete) return;
   }
 }
 
@@ -114,13 +113,6 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
   auto* kept_rows =
       reinterpret_cast<KeptRows<kDimV, kRows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
-  // The first thing that takes long.
-  Lengths lengths{};
-  if (!one_thread_each(p)) {
-    prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
-  } else if (kTargetArch >= 90 && static_cast<int>(threadIdx.x) < p.batch) {
-    lengths = load_lengths(p, static_cast<int>(threadIdx.x), When::early);
-  }
   copy_words<WorkParams>(cta.work, p);
   copy_words<OutputParams>(cta.output, p);
   if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
@@ -134,23 +126,19 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
-  start_work(cta.work, kRows, cta.start, ahead, p.next_early, lengths, [&](When when) {
+  start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
-    if (ahead) {
-      loader.request_first();
-    } else if (when == When::early) {
-      loader.prefetch_first();
-    }
     first_queries = QueryRows<T, N>(p, start);
+    if (when == When::early) loader.prefetch_first();
     if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
   });
   if (!cta.start.cursor.valid()) {
     if (ahead) wait_for_turn(p.next_early);  // kernels behind this one rely on its having waited
     return;
   }
-  if (!ahead) loader.request_first();
+  loader.request_first();
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
   if (ahead) {

@@ -100,7 +100,7 @@ PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
 /// by trying; int4 needs more instructions per byte, and so more for these as well. With small rows a dear change of
 /// queries would give some CTAs one item more than their share.
 PAGEDKV_HD_CONSTEXPR int item_bytes(KvType k, KvType v, int dim) {
-  return (has_small_rows(k, v, dim) ? 80 : 24) * 1024;
+  return (has_small_rows(k, v, dim) ? 80 : data_bytes(k, v, dim) <= 320 ? 48 : 24) * 1024;
 }
 PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
   if (has_small_rows(k, v, dim)) return 24 * 1024;
