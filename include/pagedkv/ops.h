@@ -196,11 +196,11 @@ struct AttentionArgs {
   bool rotate_q = false;      ///< q comes without RoPE and gets that of `rope`
   core::RopeTable rope = {};  ///< of fuse_write's keys and, with rotate_q, of q; otherwise not looked at
   /// cuda, sm_90: a promise that lengths, block table, `finished` and the stored tokens (but those of fuse_write) are
-  /// not written by the kernel in front of this one on the stream: they are read while that one still runs, and only q
-  /// and fuse_write's arrays are waited for. So it is in the layers of a model, where the kernel in front makes q, k
-  /// and v. If the kernel in front is itself launched with programmatic dependent launch and lets the next one start
-  /// before it has waited (kernels of this library wait first), the promise is about the one before it too. The bits
-  /// are the same either way. Elsewhere without effect.
+  /// not written by the kernel in front of this one on the stream: they are read while that one still runs, and the
+  /// rest (q, new keys and values, ...) is waited for. So it is in the layers of a model, where the kernel in front
+  /// makes q, k and v. If the kernel in front is itself launched with programmatic dependent launch and lets the next
+  /// one start before it has waited (kernels of this library wait first), the promise is about the one before it too. A
+  /// promise that does not hold gives wrong results. The bits are the same either way; elsewhere without effect.
   bool read_ahead = false;
 };
 

@@ -43,7 +43,7 @@ __device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_til
                                            bool next_early, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
   const bool early = kTargetArch >= 90 && !ahead && one_thread_each(p);
-  if (!early) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
+  if (!early && !ahead) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   Lengths own{};
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {

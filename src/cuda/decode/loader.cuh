@@ -113,7 +113,7 @@ class Loader {
       if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
-        copy_pieces(stage, t);
+        copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
       }
       ++i_;
     }
@@ -181,83 +181,90 @@ class Loader {
   }
 
   /// log2 of the tokens of a tile that share a table entry.
-  __device__ int piece_shift() const {
+  __device__ static int piece_shift(int block_shift) {
     constexpr int kTileShift = kTokens == 64 ? 6 : kTokens == 32 ? 5 : 4;
-    return min(kTileShift, p_.block_shift);
+    return min(kTileShift, block_shift);
+  }
+  __device__ int piece_shift() const { return piece_shift(p_.block_shift); }
+
+  /// K data of the block that holds token `token` of the item's tiles.
+  __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {
+    return reinterpret_cast<const char*>(shared.block[token >> piece_shift(block_shift)]);
   }
 
-  /// K data of the block that holds the token `in_tile` tokens into tile i_.
-  __device__ const char* block_of(int in_tile) const {
-    const int entry = ((i_ - begin_) * kTokens + in_tile) >> piece_shift();
-    return reinterpret_cast<const char*>(shared_.block[entry]);
-  }
-
-  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first_, last) become zero;
+  /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first, last) become zero;
   /// `t` is the token of the first row.
   template <bool Whole, int Row, int Count>
-  __device__ __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int last) {
+  __device__ static __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int first, int last,
+                                                   std::uint64_t policy) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
     constexpr int kChunks = Count * Row / 16;
 #pragma unroll
     for (int c = 0; c < kChunks; c += 32) {
-      const int x = c + lane_;
+      const int x = c + lane;
       if (c + 32 > kChunks && x >= kChunks) break;
       const int row = x / (Row / 16);
       const int chunk = x % (Row / 16);
       const std::uint32_t dst = to + static_cast<std::uint32_t>(row * Row + ((chunk ^ swizzle(Row, row)) * 16));
       if constexpr (Whole) {
-        ptx::copy_async_16(dst, from + lane_ * 16 + c * 16, policy_);
+        ptx::copy_async_16(dst, from + lane * 16 + c * 16, policy);
       } else {
-        const bool valid = t + row >= first_ && t + row < last;
-        ptx::copy_async_16(dst, from + x * 16, valid ? 16u : 0u, policy_);
+        const bool valid = t + row >= first && t + row < last;
+        ptx::copy_async_16(dst, from + x * 16, valid ? 16u : 0u, policy);
       }
     }
   }
 
   /// A tile inside one block, all of whose tokens are wanted.
   __device__ __forceinline__ void copy_tile(std::uint32_t stage, int t) {
-    const char* block = block_of(0);
+    const char* block = block_of(shared_, (i_ - begin_) * kTokens, p_.block_shift);
     const int row = t & ((1 << p_.block_shift) - 1);
-    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, ready_);
+    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, first_, ready_, policy_);
     if constexpr (!S::kShared)
-      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, ready_);
+      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, first_,
+                                         ready_, policy_);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
-        const char* from = block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + row * 4;
+        const char* from = block + shared_.param_shift + (is_v_param(lane_) ? p_.region.v_param_shift : 0) + row * 4;
         ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from + lane_ % (kTokens / 4) * 16, policy_);
       }
     }
   }
 
-  /// Any tile, 16 tokens at a time.
-  __device__ void copy_pieces(std::uint32_t stage, int t) {
-    const int mask = (1 << p_.block_shift) - 1;
-    const int last = shared_.last;
+  /// Any tile, 16 tokens at a time. Rare, and not inlined, so that it does not lie in the loop over tiles.
+  /// @param tile of the item's that this warp has
+  __device__ static __noinline__ void copy_pieces(const WorkParams& work, const LoaderShared& shared,
+                                                  std::uint32_t stage, int t, int tile, int first,
+                                                  std::uint64_t policy) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int mask = (1 << work.block_shift) - 1;
+    const int last = shared.last;
 #pragma unroll 1
     for (int sub = 0; sub < kTokens; sub += 16) {
-      const char* block = block_of(sub);
+      const char* block = block_of(shared, tile * kTokens + sub, work.block_shift);
       const int row = (t + sub) & mask;
-      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub, last);
+      copy_rows<false, S::kRowK, 16>(stage + sub * S::kRowK, block + row * S::kRowK, t + sub, first, last, policy);
       if constexpr (!S::kShared)
-        copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV, block + p_.region.v_data_shift + row * S::kRowV,
-                                       t + sub, last);
+        copy_rows<false, S::kRowV, 16>(stage + S::kV + sub * S::kRowV,
+                                       block + work.region.v_data_shift + row * S::kRowV, t + sub, first, last, policy);
     }
     if constexpr (kParams > 0) {
-      const int x = lane_ % (kTokens / 4) * 4;
-      const char* block = block_of(x);
-      if (lane_ < kParams * kTokens / 4) {
+      const int x = lane % (kTokens / 4) * 4;
+      const char* block = block_of(shared, tile * kTokens + x, work.block_shift);
+      if (lane < kParams * kTokens / 4) {
         const char* from =
-            block + shared_.param_shift + (is_v_param() ? p_.region.v_param_shift : 0) + ((t + x) & mask) * 4;
-        // Tokens before first_ share a block with it, so their parameters can be read; the mask drops them.
-        const int valid = t + x + 3 >= first_ ? min(max(last - (t + x), 0), 4) : 0;
-        ptx::copy_async_16(stage + S::kParamK + lane_ * 16, from, static_cast<std::uint32_t>(4 * valid), policy_);
+            block + shared.param_shift + (is_v_param(lane) ? work.region.v_param_shift : 0) + ((t + x) & mask) * 4;
+        // Tokens before `first` share a block with it, so their parameters can be read; the mask drops them.
+        const int valid = t + x + 3 >= first ? min(max(last - (t + x), 0), 4) : 0;
+        ptx::copy_async_16(stage + S::kParamK + lane * 16, from, static_cast<std::uint32_t>(4 * valid), policy);
       }
     }
   }
 
   /// Sides that have parameters. A lane copies those of 4 tokens, keys first.
   static constexpr int kParams = (param_bytes(K) > 0 ? 1 : 0) + (param_bytes(V) > 0 && !S::kShared ? 1 : 0);
-  __device__ bool is_v_param() const {
-    return kParams == 2 ? lane_ >= kTokens / 4 : param_bytes(K) == 0;
+  __device__ static bool is_v_param(int lane) {
+    return kParams == 2 ? lane >= kTokens / 4 : param_bytes(K) == 0;
   }
 
   const Params& p_;
