@@ -95,15 +95,17 @@ def decode_text():
 
 
 def step_text(device):
-    """Decode of one new token with its write, for every format."""
+    """Decode of one new token with its write, for every format, without and with read_ahead."""
     data = load(f"gpu_decode_{device}.json")
     results = {(r["work"], r["dtype"], r["stored"]): r for r in data["results"]}
     columns = [(dtype, stored) for stored in ("same", "int8", "int4") for dtype in ("f16", "bf16")]
     rows = []
     for work in STEP_WORKS:
         entries = [results[work, *c] for c in columns]
-        rows.append([work, *(f"{r['us']:.1f} ({r['of_read_bandwidth']:.3f})" if r["bytes"] > STREAMING
-                             else f"{r['us']:.1f}" for r in entries)])
+        for name, us, fraction in ((work, "us", "of_read_bandwidth"),
+                                   (f"{work}, read_ahead", "us_read_ahead", "of_read_bandwidth_read_ahead")):
+            rows.append([name, *(f"{r[us]:.1f} ({r[fraction]:.3f})" if r["bytes"] > STREAMING else f"{r[us]:.1f}"
+                                 for r in entries)])
     return (f"{run_of(data)}; {data['replays']} replays; read-only {data['read_bandwidth'] / 1e12:.2f} TB/s.\n\n"
             + markdown(["us (fraction of the read bandwidth)",
                         *(t if s == "same" else f"{s}, T {t}" for t, s in columns)], rows))

@@ -113,7 +113,11 @@ class Loader {
       if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
-        copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
+        if constexpr (kCallsCopyPieces) {
+          call_copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
+        } else {
+          copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
+        }
       }
       ++i_;
     }
@@ -231,11 +235,11 @@ class Loader {
     }
   }
 
-  /// Any tile, 16 tokens at a time. Rare, and not inlined, so that it does not lie in the loop over tiles.
+  /// Any tile, 16 tokens at a time.
   /// @param tile of the item's that this warp has
-  __device__ static __noinline__ void copy_pieces(const WorkParams& work, const LoaderShared& shared,
-                                                  std::uint32_t stage, int t, int tile, int first,
-                                                  std::uint64_t policy) {
+  __device__ static __forceinline__ void copy_pieces(const WorkParams& work, const LoaderShared& shared,
+                                                     std::uint32_t stage, int t, int tile, int first,
+                                                     std::uint64_t policy) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int mask = (1 << work.block_shift) - 1;
     const int last = shared.last;
@@ -259,6 +263,15 @@ class Loader {
         ptx::copy_async_16(stage + S::kParamK + lane * 16, from, static_cast<std::uint32_t>(4 * valid), policy);
       }
     }
+  }
+
+  /// The same, so that it does not lie in the loop over tiles. Where registers are scarce the call costs more than that
+  /// gives.
+  static constexpr bool kCallsCopyPieces = D <= 128 && Rows == 8;
+  __device__ static __noinline__ void call_copy_pieces(const WorkParams& work, const LoaderShared& shared,
+                                                       std::uint32_t stage, int t, int tile, int first,
+                                                       std::uint64_t policy) {
+    copy_pieces(work, shared, stage, t, tile, first, policy);
   }
 
   /// Sides that have parameters. A lane copies those of 4 tokens, keys first.
