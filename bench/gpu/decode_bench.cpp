@@ -40,7 +40,7 @@ constexpr double kWarmUpMs = 40;
 /// Replays go round layers that hold this much together, several times the L2 cache.
 constexpr double kColdBytes = 400e6;
 constexpr int kMaxLayers = 64;
-/// So that no call writes new tokens where the next one reads: what read_ahead promises.
+/// So that with read_ahead, as in a model, a call reads another layer than the one before it.
 constexpr int kFewestLayers = 2;
 constexpr double kBytesPerGraph = 4e9;
 /// So that the start of a graph, which its calls share, counts as little as in the read bandwidth, measured with 8.

@@ -199,8 +199,8 @@ struct AttentionArgs {
   /// not written by the kernel in front of this one on the stream: they are read while that one still runs, and the
   /// rest (q, new keys and values, ...) is waited for. So it is in the layers of a model, where the kernel in front
   /// makes q, k and v. If the kernel in front is itself launched with programmatic dependent launch and lets the next
-  /// one start before it has waited (kernels of this library wait first), the promise is about the one before it too. A
-  /// promise that does not hold gives wrong results. The bits are the same either way; elsewhere without effect.
+  /// one start before it has waited, the promise goes back to the first that waits before (kernels of this library do).
+  /// A promise that does not hold gives wrong results. The bits are the same either way; elsewhere without effect.
   bool read_ahead = false;
 };
 

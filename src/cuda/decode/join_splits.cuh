@@ -14,7 +14,7 @@ namespace pagedkv::cuda::impl::decode {
 
 /// What the threads of a CTA share about it, in shared memory.
 struct Joining {
-  Cursor item;  ///< whose results went to the workspace last
+  Cursor item;  ///< whose results went to the workspace
   bool last;    ///< it was the last of those that are joined with it
 };
 

@@ -28,7 +28,7 @@ __device__ __forceinline__ void visible_range(const Params& p, const Sequence& s
   from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
 }
 
-/// Waits for the kernels before this one.
+/// Waits for the kernels before this one and then, with `next_early`, lets the next one start.
 __device__ __forceinline__ void wait_for_turn(bool next_early) {
   ptx::wait_for_predecessor();
   if (next_early) ptx::launch_dependents();
@@ -135,7 +135,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
   });
   if (!cta.start.cursor.valid()) {
-    if (ahead) wait_for_turn(p.next_early);  // kernels behind this one rely on its having waited
+    if (ahead) wait_for_turn(p.next_early);  // so that this kernel does not end before those, even if no CTA has work
     return;
   }
   loader.request_first();

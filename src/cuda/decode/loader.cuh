@@ -191,7 +191,7 @@ class Loader {
   }
   __device__ int piece_shift() const { return piece_shift(p_.block_shift); }
 
-  /// K data of the block that holds token `token` of the item's tiles.
+  /// K data of the block that holds token `token` of this warp's tiles of the item.
   __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {
     return reinterpret_cast<const char*>(shared.block[token >> piece_shift(block_shift)]);
   }

@@ -70,7 +70,7 @@ struct OutputParams {
 
 struct Params : WorkParams, OutputParams {
   bool next_early;                ///< starts_next_early()
-  bool read_ahead;                ///< lengths, block table and stored tokens may be read while earlier kernels run
+  bool read_ahead;                ///< lengths, block table and stored tokens may be read before the wait
   std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
   const std::uint32_t* tree_mask;
   const void* q;

@@ -70,9 +70,9 @@ PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
   return tile_tokens(k, v, dim) * token_bytes(k, v, dim);
 }
 
-/// log2 of the tokens of a split. Each end of a split costs about as much as 30 KiB; short ones would give a short
-/// sequence more CTAs. A warp's tiles of a split must not touch more than 32 blocks, so that each lane holds one table
-/// entry.
+/// log2 of the tokens of a split. Each end of a split costs about as much as item_bytes(); short ones would give a
+/// short sequence more CTAs. A warp's tiles of a split must not touch more than 32 blocks, so that each lane holds one
+/// table entry.
 inline constexpr int kSplitShift = 11;
 
 /// Sequences of at most this many tokens have shorter splits: log2 of their tokens.
@@ -97,8 +97,8 @@ PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
 }
 
 /// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile. Found
-/// by trying; int4 needs more instructions per byte, and so more for these as well. With small rows a dear change of
-/// queries would give some CTAs one item more than their share.
+/// by trying; short rows need more instructions per byte, and so more for these as well. With small rows a dear change
+/// of queries would give some CTAs one item more than their share.
 PAGEDKV_HD_CONSTEXPR int item_bytes(KvType k, KvType v, int dim) {
   return (has_small_rows(k, v, dim) ? 80 : data_bytes(k, v, dim) <= 320 ? 48 : 24) * 1024;
 }
