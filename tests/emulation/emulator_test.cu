@@ -118,6 +118,31 @@ TEST(Emulator, ReportsDivergence) {
   expect_report({"different places"}, &divergent_mma, {dim3(1), 32}, out.as<float>());
 }
 
+/// Groups of 8 lanes meet as often as their number says, and then the warp.
+__global__ void groups_and_warp(int* out) {
+  const auto lane = static_cast<int>(threadIdx.x);
+  int x = lane;
+  for (int i = 0; i < lane / 8; ++i) x += __shfl_xor_sync(0xffu << (lane & 24), x, 1 << i);
+  __syncwarp();
+  out[lane] = __shfl_xor_sync(kAll, x, 31);
+}
+
+TEST(Emulator, GroupsOfAWarpMeetOnTheirOwn) {
+  std::vector<int> got(32);
+  const DeviceBuffer out(got.size() * sizeof(int));
+  for (const Order order : kOrders) {
+    const WithOrder with(order);
+    support::launch(&groups_and_warp, {dim3(1), 32}, out.as<int>());
+    out.get(got.data());
+    for (int lane = 0; lane < 32; ++lane) {
+      const int from = 31 - lane;
+      int expected = 0;  // lanes that differ from `from` in the lowest lane / 8 bits
+      for (int i = 0; i < 1 << from / 8; ++i) expected += from ^ i;
+      EXPECT_EQ(got[static_cast<std::size_t>(lane)], expected) << lane;
+    }
+  }
+}
+
 __global__ void count_kernel(int* out) {
   __syncthreads();
   atomicAdd(out, 1);

@@ -29,15 +29,16 @@ __device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, con
 /// @param more whether the CTA has further splits of these rows
 __device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joining, const Cursor& item,
                                              int rows_per_tile, int first_split, bool more) {
-  const int run0 = item.split / kJoinRun * kJoinRun;
-  const int count = min(item.seq.splits - run0, kJoinRun);
+  const bool runs = item.seq.splits > kMostJoined;
+  const int length = runs ? join_run(item.seq.splits) : kMostJoined;
+  const int run = item.split / length;
+  const int run0 = run * length;
+  const int count = min(item.seq.splits - run0, length);
   if (more && item.split + 1 < run0 + count) return;
   const int own = item.split + 1 - max(first_split, run0);
-  const bool runs = item.seq.splits > kJoinRun;
   joining.item = item;
   // Most rows belong to one CTA, which needs no counter then: one makes a warp wait until its copies have landed.
-  joining.last =
-      own == count || arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run0 / kJoinRun : 0), own, count);
+  joining.last = own == count || arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run : 0), own, count);
 }
 
 /// Results of a row that are joined: part i is at first + i * step of Partials::o and ml + i of Partials::ml.
@@ -50,15 +51,15 @@ struct Parts {
 };
 
 /// Joins parts of all rows of a tile, in order. What a run gives takes the place of its first split.
-template <class T, int D, int Rows, int Ahead>
+template <class T, KvType V, int D, int Rows, int Ahead>
 __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& item, const Parts& parts) {
   const int row0 = item.row_tile * Rows;
   const int rows_here = min(Rows, item.seq.q_len * p.group_div.divisor - row0);
 #pragma unroll 1
   for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
     const OutputRow row(p, item, row0 + x / (D / 4));
-    const int dim = x % (D / 4) * 4;
-    float* o_at = p.partials.o + (row.index * p.partials.splits + parts.first) * D + dim;
+    const int quad = x % (D / 4);
+    float* o_at = p.partials.o + (row.index * p.partials.splits + parts.first) * D + quad * 4;
     float2* row_ml = p.partials.ml + row.index * (p.partials.splits + p.partials.runs);
     PartialRow all;
 #pragma unroll 1
@@ -79,33 +80,36 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
       for (int i = 0; i < Ahead; ++i) all.add({y[i], ml[i].x, ml[i].y});
     }
     if (parts.run < 0) {
-      write_result<T>(p, item, row, dim, all.o, all.high, all.sum);
+      write_result<T, V>(p, item, row, quad, all.o, all.high, all.sum);
     } else {
       *reinterpret_cast<float4*>(o_at) = all.o;
-      if (dim == 0) row_ml[p.partials.splits + parts.run] = {all.high, all.sum};
+      if (quad == 0) row_ml[p.partials.splits + parts.run] = {all.high, all.sum};
     }
   }
 }
 
 /// Joins what joining.item was the last of; `p` is in shared memory. All threads of the CTA call it.
 /// @tparam Ahead parts that a thread loads at a time
-template <class T, int D, int Rows, int Ahead>
+template <class T, KvType V, int D, int Rows, int Ahead>
 __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining) {
   const Cursor& item = joining.item;
   const int splits = item.seq.splits;
-  const int runs = (splits + kJoinRun - 1) / kJoinRun;
-  const int run = item.split / kJoinRun;
+  const int length = join_run(splits);
+  const int runs = (splits + length - 1) / length;
   Parts parts{0, 1, 0, splits, -1};
-  if (runs > 1) parts = {run * kJoinRun, 1, run * kJoinRun, min(splits - run * kJoinRun, kJoinRun), run};
+  if (splits > kMostJoined) {
+    const int run = item.split / length;
+    parts = {run * length, 1, run * length, min(splits - run * length, length), run};
+  }
 #pragma unroll 1
   for (;;) {
-    join_parts<T, D, Rows, Ahead>(p, item, parts);
+    join_parts<T, V, D, Rows, Ahead>(p, item, parts);
     if (parts.run < 0) return;
     __syncthreads();
     if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), 1, runs);
     __syncthreads();
     if (!joining.last) return;
-    parts = {0, kJoinRun, p.partials.splits, runs, -1};
+    parts = {0, length, p.partials.splits, runs, -1};
   }
 }
 

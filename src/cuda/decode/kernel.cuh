@@ -93,7 +93,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
-  constexpr int kJoinAhead = join_ahead(D, N);
+  constexpr int kJoinAhead = join_ahead(D);
   static_assert(kStages >= 2);
   static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
   static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));
@@ -179,7 +179,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       const int row0 = item.row_tile * kRows;
       const int history = item.seq.k_len - item.seq.q_len;
       if constexpr (kKeeps) {
-        const bool keep = item.seq.splits > 1 && item.seq.splits <= kJoinRun && item.begins_whole_rows(cta.work);
+        const bool keep = item.seq.splits > 1 && item.seq.splits <= kMostJoined && item.begins_whole_rows(cta.work);
         kept = keep ? kept_rows : nullptr;
       }
       if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
@@ -195,7 +195,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         visible.history_position = history;
       }
       if (lane < kRows) {
-        VisibleRow seen{0, 0, 0xffffffffu};
+        VisibleRow seen{0, 0, kAllOfTree};
         if (row0 + lane < rows) {
           const int token = p.group_div.div(row0 + lane);
           visible_range(p, item.seq, token, seen.from, seen.to);
@@ -232,18 +232,15 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       __syncwarp();
 
       const std::uint32_t tile = ring_address + stage * S::kBytes;
-      const char* tile_data = ring + stage * S::kBytes;
+      char* tile_data = ring + stage * S::kBytes;
       const int t = tiles.token<kTokens>(i);
       float s[kTokens / 16][N][4];
       std::uint32_t prob[kTokens / 16][N][2];
       key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
-      const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
-      if (t >= full_from && t + kTokens <= full_to) {
-        Soft::template run<false>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-      } else {
-        Soft::template run<true>(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t);
-      }
+      auto* v_params = reinterpret_cast<std::uint32_t*>(tile_data + S::kParamV);
+      const bool masked = t < full_from || t + kTokens > full_to;
+      Soft::run(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t, masked, current.get().seq.first);
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
       if constexpr (V != KvType::same) {
         const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
@@ -255,8 +252,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       }
       __syncwarp();
     }
-    publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, tiles.begin < tiles.end, shared,
-                                               warp * kStages * S::kBytes + stage * S::kBytes, cta.exchange);
+    publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, shared, warp * kStages * S::kBytes + stage * S::kBytes,
+                                               cta.exchange);
     const Cursor item = current.get();
     Cursor next = item;
     next.advance(cta.work, kRows);
@@ -279,10 +276,10 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     if (new_queries) first_split = 0;
     turn ^= 1;
     if (cta.joining[turn].last)
-      join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn]);  // of the item before this one
+      join_splits<T, V, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn]);  // of the item before this one
   }
   __syncthreads();
-  if (cta.joining[turn ^ 1].last) join_splits<T, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn ^ 1]);
+  if (cta.joining[turn ^ 1].last) join_splits<T, V, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn ^ 1]);
   ptx::wait_copies<0>();
 }
 

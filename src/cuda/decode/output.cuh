@@ -43,18 +43,52 @@ __device__ __forceinline__ float row_lse(float high, float sum) {
   return sum == 0.0F ? -INFINITY : (high + log2f(sum)) * kLn2;
 }
 
-/// Position of (row, channel) in a warp's buffer of [rows][D] float32, arranged so that a fragment's lanes hit
-/// different banks. Pairs of channels stay together.
-template <KvType V, int D>
-__device__ __forceinline__ int buffer_index(int row, int dim) {
-  return row * D + (dim ^ (((row >> 1) & 3) << (V == KvType::int4 ? 1 : 3)));
+/// Rows are kept in lane order until they are written: 4 consecutive floats are the channels that one lane has of the
+/// row in two 16-channel tiles, lanes in the order of their groups (lane / 4). Vectors of them go to and from shared
+/// memory and the workspace.
+///
+/// Turns four channels of a row from lane order into 4 consecutive ones. `quad` counts them, 8 to a group of 32
+/// channels; the 8 lanes of a group of 8 must have the quads of a group and call together.
+/// @return the first one's channel
+template <KvType V>
+__device__ __forceinline__ int to_channel_order(float4& x, int quad) {
+  const auto lane = static_cast<int>(threadIdx.x) % 32;
+  const unsigned together = 0xffu << (lane & 24);
+  const int g = quad % 8;
+  const bool odd = g % 2 != 0;
+  // Channels that the neighbour (g ^ 1) has in between.
+  const float give0 = V == KvType::same ? (odd ? x.x : x.y) : (odd ? x.x : x.z);
+  const float give1 = V == KvType::same ? (odd ? x.z : x.w) : (odd ? x.y : x.w);
+  const float got0 = __shfl_xor_sync(together, give0, 1);
+  const float got1 = __shfl_xor_sync(together, give1, 1);
+  if constexpr (V == KvType::int4) {  // 8 (g / 2) + g % 2 + {0, 2, 4, 6}
+    x = odd ? float4{got0, x.z, got1, x.w} : float4{x.x, got0, x.y, got1};
+    return quad * 4;
+  } else if constexpr (V == KvType::int8) {  // 2 g + {0, 1, 16, 17}
+    x = odd ? float4{got0, got1, x.z, x.w} : float4{x.x, x.y, got0, got1};
+    return quad / 8 * 32 + g % 2 * 16 + g / 2 * 4;
+  } else {  // g + {0, 8, 16, 24}: the rest of a transposition of 4 x 4
+    x = odd ? float4{got0, x.y, got1, x.w} : float4{x.x, got0, x.z, got1};
+    const bool high = g & 2;
+    const float more0 = __shfl_xor_sync(together, high ? x.x : x.z, 2);
+    const float more1 = __shfl_xor_sync(together, high ? x.y : x.w, 2);
+    x = high ? float4{more0, more1, x.z, x.w} : float4{x.x, x.y, more0, more1};
+    return quad / 8 * 32 + g % 4 * 8 + g / 4 * 4;
+  }
+}
+
+/// Position of a row's four channels in a warp's buffer of [rows][D] float32: quads of four rows that a quarter of a
+/// warp writes at a time hit different banks.
+template <int D>
+__device__ __forceinline__ int buffer_index(int row, int quad) {
+  return row * D + (quad ^ (row & 6)) * 4;
 }
 
 /// What the warps of a CTA tell each other at the end of an item.
 template <int Rows>
 struct Exchange {
-  int offset[kWarps];       ///< of the warp's buffer in shared memory, or -1 if it had no tile
-  float2 ml[kWarps][Rows];  ///< maximum and sum of each row
+  float2 ml[Rows][kWarps];  ///< maximum and sum of each row
+  int offset[kWarps];       ///< of the warp's buffer in shared memory
 };
 
 /// A row of a tile of rows, and its item's sequence.
@@ -71,57 +105,47 @@ struct OutputRow {
   }
 };
 
-/// Finishes and writes four channels of a row, from `dim` on.
-template <class T>
-__device__ __forceinline__ void write_result(const OutputParams& p, const Cursor& item, const OutputRow& row, int dim,
+/// Finishes and writes four channels of a row; as in to_channel_order().
+template <class T, KvType V>
+__device__ __forceinline__ void write_result(const OutputParams& p, const Cursor& item, const OutputRow& row, int quad,
                                              float4 o, float high, float sum) {
   const float f = finish_row(p, row.head, high, sum);
   const std::int64_t at = p.o_strides.batch * item.b + p.o_strides.start * item.seq.q_begin +
-                          p.o_strides.token * row.token + p.o_strides.head * row.head + dim;
+                          p.o_strides.token * row.token + p.o_strides.head * row.head + to_channel_order<V>(o, quad);
   store_row<T>(p, at, {o.x * f, o.y * f, o.z * f, o.w * f});
-  if (dim == 0 && p.lse != nullptr) p.lse[row.index] = row_lse(high, sum);
+  if (quad == 0 && p.lse != nullptr) p.lse[row.index] = row_lse(high, sum);
 }
 
-/// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory.
+/// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory. A warp without a tile has
+/// zeros, and so changes nothing.
 template <KvType V, int D, int N, bool Lifted>
-__device__ __forceinline__ void publish(const State<N, D>& st, bool worked, char* shared, int offset,
-                                        Exchange<8 * N>& exchange) {
+__device__ __forceinline__ void publish(const State<N, D>& st, char* shared, int offset, Exchange<8 * N>& exchange) {
   using C = Convert<V>;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int g = lane / 4;
-  if (lane == 0) exchange.offset[warp] = worked ? offset : -1;
-  if (!worked) return;
-  float* buffer = reinterpret_cast<float*>(shared + offset);
+  if (lane == 0) exchange.offset[warp] = offset;
+  float* buffer = reinterpret_cast<float*>(shared + offset) + buffer_index<D>(2 * (lane % 4), g);
+  const float inverse = V == KvType::same ? 1.0F : power_of_two(254 - exponent_of(st.unit));
 #pragma unroll
   for (int n = 0; n < N; ++n) {
-    float zero[2] = {0.0F, 0.0F};
-    float sum[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      sum[e] = sum_over_rows(st.sum[n][e]);
-      if constexpr (V != KvType::same) zero[e] = sum_over_rows(st.zero[n][e]);
-    }
-    const float inverse = V == KvType::same ? 1.0F : power_of_two(254 - exponent_of(st.unit));
+      const float sum = sum_over_rows(st.sum[n][e]);
+      const float zero = V == KvType::same ? 0.0F : sum_over_rows(st.zero[n][e]);
 #pragma unroll
-    for (int m = 0; m < D / 16; ++m) {
+      for (int c = 0; c < D / 32; ++c) {
+        float x[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int pair = 2 * m + i / 2;  // the fragment's rows are pair `pair % kPairs` of its chunk
-        const int dim = pair / C::kPairs * (128 / data_bits(V)) + C::value_dim(pair % C::kPairs, g);
-        const int row = n * 8 + 2 * (lane % 4) + i % 2;
-        float x = st.o[m][n][i];
-        if constexpr (V != KvType::same) {
-          x = fmaf(fmaf(-C::offset(pair % C::kPairs), st.ones[n][i % 2], x), inverse, zero[i % 2]);
+        for (int j = 0; j < 4; ++j) {
+          x[j] = st.o[2 * c + j / 2][n][j % 2 * 2 + e];
+          if constexpr (V != KvType::same) {
+            x[j] = fmaf(fmaf(-C::offset(j % C::kPairs), st.ones[n][e], x[j]), inverse, zero);
+          }
         }
-        buffer[buffer_index<V, D>(row, dim)] = x;
+        *reinterpret_cast<float4*>(buffer + (n * 8 + e) * D + c * 32) = {x[0], x[1], x[2], x[3]};
       }
-    }
-    if (g == 0) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        exchange.ml[warp][n * 8 + 2 * (lane % 4) + e] = {st.high[n][e] - (Lifted ? kLift : 0.0F), sum[e]};
-      }
+      if (g == 0) exchange.ml[n * 8 + 2 * (lane % 4) + e][warp] = {st.high[n][e] - (Lifted ? kLift : 0.0F), sum};
     }
   }
 }
@@ -158,37 +182,30 @@ template <class T, KvType V, int D, int N>
 __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, const char* shared,
                                            const Exchange<8 * N>& exchange, KeptRows<D, 8 * N>* kept) {
   constexpr int kRows = 8 * N;
+  constexpr int kQuads = D / 4;
   const int row0 = item.row_tile * kRows;
   const int rows_here = min(kRows, item.seq.q_len * p.group - row0);
-  for (int x = static_cast<int>(threadIdx.x); x < rows_here * (D / 4); x += kWarps * 32) {
-    const int row = x / (D / 4);
-    const int dim = x % (D / 4) * 4;
-    int offset[kWarps];
+  for (int x = static_cast<int>(threadIdx.x); x < rows_here * kQuads; x += kWarps * 32) {
+    const int row = x / kQuads;
+    const int quad = x % kQuads;
     float2 part[kWarps];
     float high = kLow;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      offset[w] = exchange.offset[w];
-      part[w] = exchange.ml[w][row];
-      if (offset[w] >= 0) high = fmaxf(high, part[w].x);
+      part[w] = exchange.ml[row][w];
+      high = fmaxf(high, part[w].x);
     }
-    float o[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-    float sum = 0.0F;
+    PartialRow result;
+    result.high = high;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      if (offset[w] < 0) continue;
       const float f = exp2_approx(part[w].x - high);
-      const float* y = reinterpret_cast<const float*>(shared + offset[w]);
-      const float2 y0 = *reinterpret_cast<const float2*>(y + buffer_index<V, D>(row, dim));
-      const float2 y1 = *reinterpret_cast<const float2*>(y + buffer_index<V, D>(row, dim + 2));
-      sum = fmaf(part[w].y, f, sum);
-      o[0] = fmaf(y0.x, f, o[0]);
-      o[1] = fmaf(y0.y, f, o[1]);
-      o[2] = fmaf(y1.x, f, o[2]);
-      o[3] = fmaf(y1.y, f, o[3]);
+      const float4 y = reinterpret_cast<const float4*>(shared + exchange.offset[w])[buffer_index<D>(row, quad) / 4];
+      result.sum = fmaf(part[w].y, f, result.sum);
+      result.o = {fmaf(y.x, f, result.o.x), fmaf(y.y, f, result.o.y), fmaf(y.z, f, result.o.z),
+                  fmaf(y.w, f, result.o.w)};
     }
     const OutputRow to(p, item, row0 + row);
-    PartialRow result{{o[0], o[1], o[2], o[3]}, high, sum};
     bool finish = item.seq.splits == 1;
     if (kept != nullptr) {
       PartialRow all;
@@ -201,14 +218,14 @@ __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, 
       finish = item.split + 1 == item.seq.splits;
       if (!finish) {
         kept->o[x] = result.o;
-        if (dim == 0) kept->ml[item.split % 2][row] = {result.high, result.sum};
+        if (quad == 0) kept->ml[item.split % 2][row] = {result.high, result.sum};
       }
     }
     if (finish) {
-      write_result<T>(p, item, to, dim, result.o, result.high, result.sum);
+      write_result<T, V>(p, item, to, quad, result.o, result.high, result.sum);
     } else if (kept == nullptr) {
-      *reinterpret_cast<float4*>(p.partials.o + (to.index * p.partials.splits + item.split) * D + dim) = result.o;
-      if (dim == 0) {
+      reinterpret_cast<float4*>(p.partials.o)[(to.index * p.partials.splits + item.split) * kQuads + quad] = result.o;
+      if (quad == 0) {
         p.partials.ml[to.index * (p.partials.splits + p.partials.runs) + item.split] = {result.high, result.sum};
       }
     }

@@ -53,7 +53,7 @@ struct Partials {
   float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
   std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
   int splits;               ///< max_splits
-  int runs;                 ///< runs of kJoinRun splits, 0 where one holds all of them
+  int runs;                 ///< most_runs()
 };
 
 /// What writing results takes.

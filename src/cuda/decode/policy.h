@@ -108,9 +108,21 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
   return (bytes > 160 && bytes <= 320 ? 48 : 96) * 1024;
 }
 
-/// Splits that are joined at a time: more of them in runs, whose results are joined then. Fixed, so that who joins does
-/// not show in the bits.
-inline constexpr int kJoinRun = 16;
+/// Most splits that are joined at once.
+inline constexpr int kMostJoined = 16;
+
+/// More of them are joined in runs of this many, whose results are joined then: about as many runs as splits in one, so
+/// that both take about as long. It follows from the sequence's splits, so that who joins does not show in the bits.
+PAGEDKV_HD_CONSTEXPR int join_run(int splits) {
+  int run = 8;
+  while (run * run < splits) run *= 2;
+  return run;
+}
+
+/// Most runs of a sequence of at most `splits` splits; 0 if they are joined at once.
+PAGEDKV_HD_CONSTEXPR int most_runs(int splits) {
+  return splits > kMostJoined ? (splits + 7) / 8 : 0;
+}
 
 /// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
 /// each warp keeps there.
@@ -152,9 +164,8 @@ PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, i
 }
 
 /// Parts of a row that a thread loads at a time when it joins them: as many as leave the loop over tiles its registers.
-PAGEDKV_HD_CONSTEXPR int join_ahead(int dim, int row_tiles) {
-  if (dim > 256) return 2;
-  return row_tiles > 1 || dim > 128 ? 4 : 8;
+PAGEDKV_HD_CONSTEXPR int join_ahead(int dim) {
+  return dim > 256 ? 2 : dim > 128 ? 4 : 8;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {

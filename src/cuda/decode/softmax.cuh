@@ -76,6 +76,7 @@ struct VisibleRow {
   int to;
   std::uint32_t tree;
 };
+inline constexpr std::uint32_t kAllOfTree = 0xffffffffu;
 
 /// The rows of a warp's queries, in shared memory: only tiles that some row does not see in full ask.
 template <int N>
@@ -84,9 +85,21 @@ struct Visible {
   int history;           ///< first local index of a new token
   int history_position;  ///< its position
 
-  __device__ bool sees(const core::Ownership& own, const VisibleRow& r, int key) const {
-    if (key < r.from || key >= r.to) return false;
-    return key < history || (r.tree >> ((own.position(key) - history_position) & 31) & 1u) != 0u;
+  /// Of the keys key + 8 j, j < Count, those that a row sees: bit j. As few instructions as can be, because they are
+  /// not in the instruction cache.
+  template <int Count>
+  __device__ std::uint32_t seen(const core::Ownership& own, const VisibleRow& r, int key) const {
+    const int from = min(max((r.from - key + 7) >> 3, 0), Count);
+    const int to = min(max((r.to - key + 7) >> 3, 0), Count);
+    std::uint32_t bits = ((1u << to) - 1u) & ~((1u << from) - 1u);
+    if (r.tree != kAllOfTree) {
+#pragma unroll 1
+      for (int j = from; j < to; ++j) {
+        const int k = key + 8 * j;
+        if (k >= history && (r.tree >> ((own.position(k) - history_position) & 31) & 1u) == 0u) bits &= ~(1u << j);
+      }
+    }
+    return bits;
   }
 };
 
@@ -96,13 +109,13 @@ struct Softmax {
   static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;
   static constexpr int kM = Tokens / 16;
 
-  /// Turns products into p fragments and updates the state. `params` is the shared memory address of the tile's key
-  /// parameters, value parameters behind them. `t` is the tile's first token.
-  template <bool Masked>
+  /// Turns products into p fragments and updates the state. `k_params` and `v_params` are the tile's in shared memory.
+  /// `t` is the tile's first token. `masked`: there may be keys in it that some row does not see; `first` is the first
+  /// one that any of the sequence's rows does.
   __device__ static void run(State<N, DV>& st, const Queries<N, D>& q, const Visible<N>& visible,
                              const core::Ownership& own, float softcap, float (&s)[kM][N][4],
-                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, const std::uint32_t* v_params,
-                             int t) {
+                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, std::uint32_t* v_params,
+                             int t, bool masked, int first) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     if constexpr (K != KvType::same) {
 #pragma unroll
@@ -132,21 +145,9 @@ struct Softmax {
         }
       }
     }
-    if constexpr (Masked) {
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const VisibleRow row = visible.row[n * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + e];
-#pragma unroll
-          for (int m = 0; m < kM; ++m) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-              if (!visible.sees(own, row, t + m * 16 + h * 8 + g)) s[m][n][2 * h + e] = -INFINITY;
-            }
-          }
-        }
-      }
+    if (masked) {
+      mask(visible, own, s, t + g);
+      if constexpr (V != KvType::same) clear_unseen(v_params, first - t);
     }
 
     float vs[2 * kM];
@@ -199,14 +200,8 @@ struct Softmax {
           st.sum[n][e] += x;
           if constexpr (V != KvType::same) {
             const int row = 2 * m + i / 2;
-            if constexpr (Masked) {  // parameters of a key that is not seen may be anything
-              const bool seen = s[m][n][i] != -INFINITY;
-              st.zero[n][e] += seen ? x * vz[row] : 0.0F;
-              x = seen ? x * (vs[row] * st.unit) : 0.0F;
-            } else {
-              st.zero[n][e] = fmaf(x, vz[row], st.zero[n][e]);
-              x *= vs[row] * st.unit;
-            }
+            st.zero[n][e] = fmaf(x, vz[row], st.zero[n][e]);
+            x *= vs[row] * st.unit;
           }
           s[m][n][i] = x;
         }
@@ -219,6 +214,31 @@ struct Softmax {
   }
 
  private:
+  /// Scores of keys that a row does not see become minus infinity; `key` is the lane's first one.
+  __device__ static void mask(const Visible<N>& visible, const core::Ownership& own, float (&s)[kM][N][4], int key) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const VisibleRow& row = visible.row[n * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + e];
+        const std::uint32_t seen = visible.template seen<2 * kM>(own, row, key);
+#pragma unroll
+        for (int j = 0; j < 2 * kM; ++j) {
+          float& x = s[j / 2][n][j % 2 * 2 + e];
+          x = seen >> j & 1u ? x : -INFINITY;
+        }
+      }
+    }
+  }
+
+  /// The first `count` tokens' parameters may be anything (those that share 16 bytes with the first one that is seen);
+  /// p is 0 for them, and stays so with a scale and a zero of 0.
+  __device__ static void clear_unseen(std::uint32_t* params, int count) {
+    if (count <= 0) return;
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < min(count, Tokens); i += 32) params[i] = 0;
+    __syncwarp();
+  }
+
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
   /// is its own, so that its bits do not depend on its neighbours in the tile.
 

@@ -201,12 +201,17 @@ void Cta::meet(const WarpOperation& operation, unsigned mask, void* operand, std
   if (operation.aligned && mask != 0xffffffffu) abandon("an operation of the whole warp has a partial mask");
   if ((mask & warp.done) != 0) abandon("a lane waits for one that has ended");
   if ((mask & warp.at_barrier) != 0) abandon("a lane waits for one that is in __syncthreads");
-  auto at = std::find_if(warp.meetings.begin(), warp.meetings.end(), [&](const Meeting& m) { return m.mask & mask; });
+  auto at = warp.meetings.end();
+  for (auto m = warp.meetings.begin(); m != warp.meetings.end(); ++m) {
+    if (m->mask == mask && m->operation->complete == operation.complete &&
+        std::strcmp(m->operation->name, operation.name) == 0) {
+      at = m;
+    } else if ((m->mask & bit) != 0 && (m->arrived & mask) != 0) {  // each waits for the other
+      abandon("lanes that should meet are at different operations");
+    }
+  }
   if (at == warp.meetings.end()) {
     at = warp.meetings.insert(at, {&operation, mask, 0, where});
-  } else if (at->mask != mask || at->operation->complete != operation.complete ||
-             std::strcmp(at->operation->name, operation.name) != 0) {
-    abandon("lanes that should meet are at different operations");
   } else if (operation.aligned && at->where.line() != where.line()) {
     abandon("lanes are at different places in an operation of the whole warp");
   }
