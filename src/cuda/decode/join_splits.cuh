@@ -29,16 +29,17 @@ __device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, con
 /// @param more whether the CTA has further splits of these rows
 __device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joining, const Cursor& item,
                                              int rows_per_tile, int first_split, bool more) {
-  const bool runs = item.seq.splits > kMostJoined;
-  const int length = runs ? join_run(item.seq.splits) : kMostJoined;
-  const int run = item.split / length;
-  const int run0 = run * length;
-  const int count = min(item.seq.splits - run0, length);
+  const int shift = join_run_shift(item.seq.splits);
+  const int run = item.split >> shift;
+  const int run0 = run << shift;
+  const int count = min(item.seq.splits - run0, 1 << shift);
   if (more && item.split + 1 < run0 + count) return;
   const int own = item.split + 1 - max(first_split, run0);
   joining.item = item;
   // Most rows belong to one CTA, which needs no counter then: one makes a warp wait until its copies have landed.
-  joining.last = own == count || arrive(counters_of(p, item, rows_per_tile) + (runs ? 1 + run : 0), own, count);
+  joining.last =
+      own == count ||
+      arrive(counters_of(p, item, rows_per_tile) + (item.seq.splits > kMostJoined ? 1 + run : 0), own, count);
 }
 
 /// Results of a row that are joined: part i is at first + i * step of Partials::o and ml + i of Partials::ml.
@@ -94,11 +95,11 @@ template <class T, KvType V, int D, int Rows, int Ahead>
 __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining) {
   const Cursor& item = joining.item;
   const int splits = item.seq.splits;
-  const int length = join_run(splits);
-  const int runs = (splits + length - 1) / length;
+  const int length = 1 << join_run_shift(splits);
+  const int runs = (splits + length - 1) >> join_run_shift(splits);
   Parts parts{0, 1, 0, splits, -1};
   if (splits > kMostJoined) {
-    const int run = item.split / length;
+    const int run = item.split >> join_run_shift(splits);
     parts = {run * length, 1, run * length, min(splits - run * length, length), run};
   }
 #pragma unroll 1

@@ -240,7 +240,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       auto* v_params = reinterpret_cast<std::uint32_t*>(tile_data + S::kParamV);
       const bool masked = t < full_from || t + kTokens > full_to;
-      Soft::run(st, q, visible, p.own, p.softcap_log2, s, prob, k_params, v_params, t, masked, current.get().seq.first);
+      Soft::run(st, q, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
+                current.get().seq.first);
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
       if constexpr (V != KvType::same) {
         const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};

@@ -60,17 +60,18 @@ class Loader {
   __device__ Loader(const Params& p, const WorkParams& work, LoaderShared& shared)
       : p_(p), work_(work), shared_(shared), next_(&shared.next), policy_(ptx::evict_first_policy()) {
     lane_ = static_cast<int>(threadIdx.x) % 32;
-    tiles_ = {0, 0, 0};
+    issued_ = {};
+    issued_.more = true;
     i_ = 0;
-    more_ = true;
     shared_.written = p.new_rows[0] == nullptr;
   }
 
   /// Makes `start` the first item, without reading what it refers to. May be called again until request_first().
   __device__ void plan_first(const Cursor& start) {
-    entry_at_ = entry_place(start);
+    entry_at_ = entry_place(work_, start);
     next_.set(start);
-    take(start);
+    issued_ = take(work_, shared_, start);
+    issued_.more = true;
     fresh_ = true;
   }
   /// May be called between these two.
@@ -83,40 +84,46 @@ class Loader {
       }
     }
   }
-  __device__ void request_first() { request(entry_at_); }
+  __device__ void request_first() { entry_ = load_entry(p_, entry_at_); }
 
   /// Makes the warp's next tile known; Start until the loop over tiles. Must come before issue().
   template <bool Start>
   __device__ void settle() {
-    while ((i_ == tiles_.end || (Start && fresh_)) && more_) activate<Start>();
+    while ((i_ == issued_.tiles.end || (Start && fresh_)) && issued_.more) {
+      issued_ = activate(work_, shared_, entry_, issued_, Start && fresh_);
+      i_ = issued_.tiles.begin;
+      entry_ = load_entry(p_, issued_.next);
+      fresh_ = false;
+    }
   }
 
   /// Whether the warp's next tile has new tokens that are not in the cache yet.
   __device__ bool lacks_new_tokens() {
     settle<true>();
-    return i_ < tiles_.end && min(tiles_.template token<kTokens>(i_) + kTokens, shared_.last) > ready_;
+    return i_ < issued_.tiles.end &&
+           min(issued_.tiles.template token<kTokens>(i_) + kTokens, shared_.last) > issued_.ready;
   }
 
   /// To be called when they are.
   __device__ void have_new_tokens() {
     __syncwarp();
     shared_.written = true;
-    ready_ = shared_.last;
+    issued_.ready = shared_.last;
     __syncwarp();
   }
 
   /// Starts the copies of the warp's next tile into the stage at `stage`; closes one group in any case. Not while
   /// lacks_new_tokens().
   __device__ void issue(std::uint32_t stage) {
-    if (i_ < tiles_.end) {
-      const int t = tiles_.template token<kTokens>(i_);
-      if (t >= first_ && t + kTokens <= ready_ && (1 << p_.block_shift) >= kTokens) {
+    if (i_ < issued_.tiles.end) {
+      const int t = issued_.tiles.template token<kTokens>(i_);
+      if (t >= issued_.first && t + kTokens <= issued_.ready && (1 << p_.block_shift) >= kTokens) {
         copy_tile(stage, t);
       } else {
         if constexpr (kCallsCopyPieces) {
-          call_copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
+          call_copy_pieces(work_, shared_, stage, t, i_ - issued_.tiles.begin, issued_.first, policy_);
         } else {
-          copy_pieces(work_, shared_, stage, t, i_ - begin_, first_, policy_);
+          copy_pieces(work_, shared_, stage, t, i_ - issued_.tiles.begin, issued_.first, policy_);
         }
       }
       ++i_;
@@ -125,63 +132,69 @@ class Loader {
   }
 
  private:
+  /// What is known of the item whose tiles are issued.
+  struct Issued {
+    WarpTiles tiles;
+    int first;
+    int ready;          ///< one past the item's keys that are in the cache already
+    bool more;          ///< whether there is an item after it
+    std::int64_t next;  ///< that one's entry_place()
+  };
+
   /// Where in the block table this lane's entry of an item is, or -1: entry e is piece e % pieces of the warp's tile
   /// e / pieces.
-  __device__ std::int64_t entry_place(const Cursor& c) const {
+  __device__ static std::int64_t entry_place(const WorkParams& p, const Cursor& c) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
     const int first = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
     const WarpTiles tiles = WarpTiles::of<kTokens>(c.seq, c.split);
-    const int piece = 1 << piece_shift();
-    const int i = tiles.begin + (lane_ << piece_shift()) / kTokens;
-    const int t = tiles.token<kTokens>(i) + (lane_ << piece_shift()) % kTokens;
-    return t < last && t + piece > first ? c.seq.table_row + (t >> p_.block_shift) : -1;
+    const int shift = piece_shift(p.block_shift);
+    const int i = tiles.begin + (lane << shift) / kTokens;
+    const int t = tiles.token<kTokens>(i) + (lane << shift) % kTokens;
+    return t < last && t + (1 << shift) > first ? c.seq.table_row + (t >> p.block_shift) : -1;
   }
 
-  /// Loads the lane's table entry of the item next_.
-  __device__ void request(std::int64_t at) {
-    entry_ = 0;
-    if (at >= 0) {
-      if (p_.table.pointers != nullptr) {
-        entry_ = reinterpret_cast<const unsigned long long*>(p_.table.pointers)[at];
-      } else {
-        entry_ = static_cast<std::uint64_t>(p_.table.indices[at]);
-      }
-    }
+  /// Loads the lane's table entry of an item.
+  __device__ static std::uint64_t load_entry(const Params& p, std::int64_t at) {
+    if (at < 0) return 0;
+    if (p.table.pointers != nullptr) return reinterpret_cast<const unsigned long long*>(p.table.pointers)[at];
+    return static_cast<std::uint64_t>(p.table.indices[at]);
   }
 
   /// What follows from an item's keys alone.
-  __device__ void take(const Cursor& c) {
-    first_ = c.seq.begin(c.split);
+  __device__ static Issued take(const WorkParams& p, const LoaderShared& shared, const Cursor& c) {
+    Issued issued{};
+    issued.first = c.seq.begin(c.split);
     const int last = c.seq.end(c.split);
-    ready_ = shared_.written ? last : min(local_count(p_, c.seq.k_len - c.seq.q_len), last);
-    tiles_ = WarpTiles::of<kTokens>(c.seq, c.split);
-    i_ = begin_ = tiles_.begin;
-    tiles_.end = max(tiles_.end, i_);
+    issued.ready = shared.written ? last : min(local_count(p, c.seq.k_len - c.seq.q_len), last);
+    issued.tiles = WarpTiles::of<kTokens>(c.seq, c.split);
+    issued.tiles.end = max(issued.tiles.end, issued.tiles.begin);
+    return issued;
   }
 
-  /// Makes next_ the item whose tiles are issued.
-  template <bool Start>
-  __device__ void activate() {
-    Cursor c = next_.get();
-    if (!Start || !fresh_) take(c);
-    fresh_ = false;
-    std::uint64_t block = entry_;
-    if (p_.table.pointers == nullptr) {
-      block =
-          reinterpret_cast<std::uint64_t>(p_.table.slab) + block * static_cast<std::uint64_t>(p_.region.block_bytes);
+  /// Makes shared.next the item whose tiles are issued; `block` is the lane's table entry of it, `issued` what take()
+  /// gave if `taken`. Not inlined, for the sake of the loop over tiles; a load would have to end before it returns.
+  __device__ static __noinline__ Issued activate(const WorkParams& p, LoaderShared& shared, std::uint64_t block,
+                                                 Issued issued, bool taken) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    SharedCursor next(&shared.next);
+    Cursor c = next.get();
+    if (!taken) issued = take(p, shared, c);
+    if (p.table.pointers == nullptr) {
+      block = reinterpret_cast<std::uint64_t>(p.table.slab) + block * static_cast<std::uint64_t>(p.region.block_bytes);
     }
     __syncwarp();
-    shared_.block[lane_] =
-        block + static_cast<std::uint64_t>(p_.region.layer_offset + c.head * p_.region.head_data_bytes);
-    if (lane_ == 0) {
-      shared_.last = c.seq.end(c.split);
-      shared_.param_shift = p_.region.param_offset + c.head * (p_.region.head_param_bytes - p_.region.head_data_bytes);
+    shared.block[lane] = block + static_cast<std::uint64_t>(p.region.layer_offset + c.head * p.region.head_data_bytes);
+    if (lane == 0) {
+      shared.last = c.seq.end(c.split);
+      shared.param_shift = p.region.param_offset + c.head * (p.region.head_param_bytes - p.region.head_data_bytes);
     }
-    c.advance(work_, Rows);
-    more_ = c.valid();
-    if (more_) request(entry_place(c));
+    c.advance(p, Rows);
+    issued.more = c.valid();
+    issued.next = issued.more ? entry_place(p, c) : -1;
     __syncwarp();
-    next_.set(c);
+    next.set(c);
+    return issued;
   }
 
   /// log2 of the tokens of a tile that share a table entry.
@@ -189,7 +202,6 @@ class Loader {
     constexpr int kTileShift = kTokens == 64 ? 6 : kTokens == 32 ? 5 : 4;
     return min(kTileShift, block_shift);
   }
-  __device__ int piece_shift() const { return piece_shift(p_.block_shift); }
 
   /// K data of the block that holds token `token` of this warp's tiles of the item.
   __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {
@@ -221,12 +233,12 @@ class Loader {
 
   /// A tile inside one block, all of whose tokens are wanted.
   __device__ __forceinline__ void copy_tile(std::uint32_t stage, int t) {
-    const char* block = block_of(shared_, (i_ - begin_) * kTokens, p_.block_shift);
+    const char* block = block_of(shared_, (i_ - issued_.tiles.begin) * kTokens, p_.block_shift);
     const int row = t & ((1 << p_.block_shift) - 1);
-    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, first_, ready_, policy_);
+    copy_rows<true, S::kRowK, kTokens>(stage, block + row * S::kRowK, t, issued_.first, issued_.ready, policy_);
     if constexpr (!S::kShared)
-      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t, first_,
-                                         ready_, policy_);
+      copy_rows<true, S::kRowV, kTokens>(stage + S::kV, block + p_.region.v_data_shift + row * S::kRowV, t,
+                                         issued_.first, issued_.ready, policy_);
     if constexpr (kParams > 0) {
       if (lane_ < kParams * kTokens / 4) {
         const char* from = block + shared_.param_shift + (is_v_param(lane_) ? p_.region.v_param_shift : 0) + row * 4;
@@ -284,17 +296,13 @@ class Loader {
   const WorkParams& work_;
   LoaderShared& shared_;
   SharedCursor next_;
-  bool more_;  ///< whether there is such an item
   std::uint64_t policy_;
   std::int64_t entry_at_;  ///< of the first item
+  std::uint64_t entry_;    ///< the lane's table entry of the item after the one whose tiles are issued
   bool fresh_;             ///< the first item has been taken, but is not active
-  std::uint64_t entry_;
   int lane_;
-  WarpTiles tiles_;
-  int i_;
-  int begin_;
-  int first_;
-  int ready_;  ///< one past the item's keys that are in the cache already
+  Issued issued_;
+  int i_;  ///< of its tiles
 };
 
 }  // namespace pagedkv::cuda::impl::decode

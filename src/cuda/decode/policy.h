@@ -111,12 +111,14 @@ PAGEDKV_HD_CONSTEXPR int unit_bytes(KvType k, KvType v, int dim) {
 /// Most splits that are joined at once.
 inline constexpr int kMostJoined = 16;
 
-/// More of them are joined in runs of this many, whose results are joined then: about as many runs as splits in one, so
-/// that both take about as long. It follows from the sequence's splits, so that who joins does not show in the bits.
-PAGEDKV_HD_CONSTEXPR int join_run(int splits) {
-  int run = 8;
-  while (run * run < splits) run *= 2;
-  return run;
+/// More of them are joined in runs, whose results are joined then: log2 of the splits of a run, so that there are about
+/// as many runs as splits in one and both take about as long. It follows from the sequence's splits, so that who joins
+/// does not show in the bits.
+PAGEDKV_HD_CONSTEXPR int join_run_shift(int splits) {
+  if (splits <= kMostJoined) return 4;
+  int shift = 3;
+  while (1 << 2 * shift < splits) ++shift;
+  return shift;
 }
 
 /// Most runs of a sequence of at most `splits` splits; 0 if they are joined at once.

@@ -85,8 +85,7 @@ struct Visible {
   int history;           ///< first local index of a new token
   int history_position;  ///< its position
 
-  /// Of the keys key + 8 j, j < Count, those that a row sees: bit j. As few instructions as can be, because they are
-  /// not in the instruction cache.
+  /// Of the keys key + 8 j, j < Count, those that a row sees: bit j.
   template <int Count>
   __device__ std::uint32_t seen(const core::Ownership& own, const VisibleRow& r, int key) const {
     const int from = min(max((r.from - key + 7) >> 3, 0), Count);
@@ -108,6 +107,8 @@ struct Softmax {
   static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
   static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;
   static constexpr int kM = Tokens / 16;
+  static constexpr int kScores = kM * N * 4;  ///< that a lane has of a tile
+  static_assert(kScores <= 32, "a bit for each");
 
   /// Turns products into p fragments and updates the state. `k_params` and `v_params` are the tile's in shared memory.
   /// `t` is the tile's first token. `masked`: there may be keys in it that some row does not see; `first` is the first
@@ -132,22 +133,22 @@ struct Softmax {
       }
     }
     if (softcap > 0.0F) {
+      float x[kScores];
 #pragma unroll
-      for (int m = 0; m < kM; ++m) {
+      for (int i = 0; i < kScores; ++i) x[i] = s[i / (4 * N)][i / 4 % N][i % 4] * q.scale[i / 4 % N][i % 2];
+      cap_scores(x, softcap);
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            // softcap is in log2 units, as q.scale: tanh x = 1 - 2 / (e^2x + 1)
-            const float x = s[m][n][i] * q.scale[n][i % 2] * (2.0F * 1.4426950408889634F / softcap);
-            s[m][n][i] = softcap - __fdividef(2.0F * softcap, exp2_approx(fminf(x, 126.0F)) + 1.0F);
-          }
-        }
-      }
+      for (int i = 0; i < kScores; ++i) s[i / (4 * N)][i / 4 % N][i % 4] = x[i];
     }
     if (masked) {
-      mask(visible, own, s, t + g);
-      if constexpr (V != KvType::same) clear_unseen(v_params, first - t);
+      const std::uint32_t seen = seen_by_rows(visible, own, t + g, V == KvType::same ? nullptr : v_params, first - t);
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) {
+        const int row = i / 4 % N * 2 + i % 2;
+        const int key = i / (4 * N) * 2 + i % 4 / 2;
+        float& x = s[i / (4 * N)][i / 4 % N][i % 4];
+        x = seen >> (row * 2 * kM + key) & 1u ? x : -INFINITY;
+      }
     }
 
     float vs[2 * kM];
@@ -214,29 +215,35 @@ struct Softmax {
   }
 
  private:
-  /// Scores of keys that a row does not see become minus infinity; `key` is the lane's first one.
-  __device__ static void mask(const Visible<N>& visible, const core::Ownership& own, float (&s)[kM][N][4], int key) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const VisibleRow& row = visible.row[n * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + e];
-        const std::uint32_t seen = visible.template seen<2 * kM>(own, row, key);
-#pragma unroll
-        for (int j = 0; j < 2 * kM; ++j) {
-          float& x = s[j / 2][n][j % 2 * 2 + e];
-          x = seen >> j & 1u ? x : -INFINITY;
-        }
-      }
+  // What follows is called because most tiles do without: the less code there is between what they execute, the sooner
+  // it has been fetched.
+
+  /// softcap tanh(x / softcap), x and softcap in log2 units: tanh x = 1 - 2 / (e^2x + 1).
+  __device__ static __noinline__ void cap_scores(float (&scores)[kScores], float softcap) {
+    const float factor = 2.0F * 1.4426950408889634F / softcap;
+#pragma unroll 4
+    for (float& x : scores) {
+      x = softcap - __fdividef(2.0F * softcap, exp2_approx(fminf(x * factor, 126.0F)) + 1.0F);
     }
   }
 
-  /// The first `count` tokens' parameters may be anything (those that share 16 bytes with the first one that is seen);
-  /// p is 0 for them, and stays so with a scale and a zero of 0.
-  __device__ static void clear_unseen(std::uint32_t* params, int count) {
-    if (count <= 0) return;
-    for (int i = static_cast<int>(threadIdx.x) % 32; i < min(count, Tokens); i += 32) params[i] = 0;
-    __syncwarp();
+  /// Which keys the lane's rows see: bit 2 kM r + j is row r's (n, e), key `key` + 8 j. Sets the parameters of the
+  /// first `before` keys to zero, which may be anything (those that share 16 bytes with the first key that is seen):
+  /// their p is zero, and stays so.
+  __device__ static __noinline__ std::uint32_t seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
+                                                            int key, std::uint32_t* v_params, int before) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (v_params != nullptr && before > 0) {
+      for (int i = lane; i < min(before, Tokens); i += 32) v_params[i] = 0;
+      __syncwarp();
+    }
+    std::uint32_t all = 0;
+#pragma unroll 1
+    for (int r = 2 * N - 1; r >= 0; --r) {
+      const VisibleRow& row = visible.row[r / 2 * 8 + lane % 4 * 2 + r % 2];
+      all = all << 2 * kM | visible.template seen<2 * kM>(own, row, key);
+    }
+    return all;
   }
 
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
