@@ -64,6 +64,7 @@ struct WarpShared {
   LoaderShared loader;
   Cursor item;
   Visible<N> visible;
+  RowFactors<N> factors[N > 1 ? 4 : 1];  ///< of lane % 4, where registers are scarce
 };
 
 /// What a CTA keeps there.
@@ -163,6 +164,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   const Rows<S::kRowK, kTokens> k_rows;
   const Rows<S::kRowV, kTokens> v_rows;
   Queries<N, D> q;
+  RowFactors<N> own_factors;
+  const RowFactors<N>& factors = N > 1 ? own_shared.factors[lane % 4] : own_factors;
   Visible<N>& visible = own_shared.visible;
   State<N, kDimV> st;
   int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
@@ -188,7 +191,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         __syncwarp();
         fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
       }
-      prepare_queries<T, K, N, D>(q, p, raw);
+      prepare_queries<T, K, N, D>(q, own_factors, p, raw);
       const int history_local = local_count(p, history);
       if (lane == 0) {
         visible.history = history_local;
@@ -210,10 +213,14 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
           for (int e = 0; e < 2; ++e) {
             const int position = history + p.group_div.div(min(row0 + n * 8 + 2 * (lane % 4) + e, rows - 1));
             if (position > p.log_n_length) {
-              q.scale[n][e] *= log2f(static_cast<float>(position)) * p.inverse_log2_n;
+              (e == 0 ? own_factors.scale[n].x : own_factors.scale[n].y) *=
+                  log2f(static_cast<float>(position)) * p.inverse_log2_n;
             }
           }
         }
+      }
+      if constexpr (N > 1) {
+        if (lane < 4) own_shared.factors[lane] = own_factors;
       }
       int unused = 0;
       visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
@@ -236,11 +243,11 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       const int t = tiles.token<kTokens>(i);
       float s[kTokens / 16][N][4];
       std::uint32_t prob[kTokens / 16][N][2];
-      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, q.init);
+      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, factors.init);
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       auto* v_params = reinterpret_cast<std::uint32_t*>(tile_data + S::kParamV);
       const bool masked = t < full_from || t + kTokens > full_to;
-      Soft::run(st, q, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
+      Soft::run(st, factors, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
                 current.get().seq.first);
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
       if constexpr (V != KvType::same) {

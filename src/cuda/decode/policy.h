@@ -129,7 +129,8 @@ PAGEDKV_HD_CONSTEXPR int most_runs(int splits) {
 /// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
 /// each warp keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
-  return 304 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + kWarps * (544 + 96 * row_tiles);
+  return 304 + 4 * kWarps + kWarps * 8 * row_tiles * 8 +
+         kWarps * (544 + 96 * row_tiles + (row_tiles > 1 ? 96 * row_tiles : 24));
 }
 
 /// Shared memory that all CTAs of a multiprocessor may take together.

@@ -12,14 +12,19 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// What a lane holds of the queries of a tile of 8 N rows. Row r of the tile is query (row0 + r) / group of head
-/// (row0 + r) % group; fragments hold row lane / 4, the other fields rows 2 (lane % 4) + {0, 1}.
+/// What a lane holds of the queries of a tile of 8 N rows: row lane / 4 of each column tile. Row r of the tile is query
+/// (row0 + r) / group of head (row0 + r) % group.
 template <int N, int D>
 struct Queries {
   std::uint32_t fragment[N][D / 16][2];
-  float init[N][4];   ///< minus the conversion offsets' share of a product
-  float sum[N][2];    ///< sum of q
-  float scale[N][2];  ///< from products to log2 units
+};
+
+/// What it needs besides, of rows 2 (lane % 4) + {0, 1}.
+template <int N>
+struct RowFactors {
+  float2 init[N];   ///< minus the conversion offsets' share of a product
+  float2 sum[N];    ///< sum of q
+  float2 scale[N];  ///< from products to log2 units
 };
 
 /// Two floats as the operand type of a product.
@@ -98,7 +103,8 @@ __device__ __forceinline__ void fetch_prepared(RawQueries<N, D>& raw, const char
 }
 
 template <class T, KvType K, int N, int D>
-__device__ __forceinline__ void prepare_queries(Queries<N, D>& q, const Params& p, const RawQueries<N, D>& raw) {
+__device__ __forceinline__ void prepare_queries(Queries<N, D>& q, RowFactors<N>& factors, const Params& p,
+                                                const RawQueries<N, D>& raw) {
   using C = Convert<K>;
   constexpr bool kBf16 = dtype_of<T> == DType::bf16 && K == KvType::same;
   constexpr int kPieces = D / (4 * C::kWordElements);
@@ -158,13 +164,13 @@ __device__ __forceinline__ void prepare_queries(Queries<N, D>& q, const Params& 
       offsets += __shfl_xor_sync(0xffffffffu, offsets, 1);
       offsets += __shfl_xor_sync(0xffffffffu, offsets, 2);
     }
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int source = 4 * (2 * (lane % 4) + e);
-      q.scale[n][e] = __shfl_sync(0xffffffffu, unit, source) * p.scale_log2;
-      q.sum[n][e] = __shfl_sync(0xffffffffu, sum, source);
-      q.init[n][e] = q.init[n][e + 2] = -__shfl_sync(0xffffffffu, offsets, source);
-    }
+    const int source = 8 * (lane % 4);  // of the first row; the second one's is 4 further
+    const auto of_rows = [&](float x) {
+      return float2{__shfl_sync(0xffffffffu, x, source), __shfl_sync(0xffffffffu, x, source + 4)};
+    };
+    factors.scale[n] = of_rows(unit * p.scale_log2);
+    factors.sum[n] = of_rows(sum);
+    factors.init[n] = of_rows(-offsets);
   }
 }
 

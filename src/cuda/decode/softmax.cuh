@@ -102,6 +102,11 @@ struct Visible {
   }
 };
 
+/// Of a lane's two rows.
+__device__ __forceinline__ float of_row(float2 x, int e) {
+  return e == 0 ? x.x : x.y;
+}
+
 template <class T, KvType K, KvType V, int D, int DV, int Tokens, int N>
 struct Softmax {
   static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
@@ -113,7 +118,7 @@ struct Softmax {
   /// Turns products into p fragments and updates the state. `k_params` and `v_params` are the tile's in shared memory.
   /// `t` is the tile's first token. `masked`: there may be keys in it that some row does not see; `first` is the first
   /// one that any of the sequence's rows does.
-  __device__ static void run(State<N, DV>& st, const Queries<N, D>& q, const Visible<N>& visible,
+  __device__ static void run(State<N, DV>& st, const RowFactors<N>& q, const Visible<N>& visible,
                              const core::Ownership& own, float softcap, float (&s)[kM][N][4],
                              std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, std::uint32_t* v_params,
                              int t, bool masked, int first) {
@@ -127,7 +132,7 @@ struct Softmax {
 #pragma unroll
           for (int n = 0; n < N; ++n) {
 #pragma unroll
-            for (int e = 0; e < 2; ++e) s[m][n][2 * h + e] = fmaf(s[m][n][2 * h + e], sz.x, sz.y * q.sum[n][e]);
+            for (int e = 0; e < 2; ++e) s[m][n][2 * h + e] = fmaf(s[m][n][2 * h + e], sz.x, sz.y * of_row(q.sum[n], e));
           }
         }
       }
@@ -135,13 +140,23 @@ struct Softmax {
     if (softcap > 0.0F) {
       float x[kScores];
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) x[i] = s[i / (4 * N)][i / 4 % N][i % 4] * q.scale[i / 4 % N][i % 2];
-      cap_scores(x, softcap);
+      for (int i = 0; i < kScores; ++i) x[i] = s[i / (4 * N)][i / 4 % N][i % 4] * of_row(q.scale[i / 4 % N], i % 2);
+      if constexpr (kCalls) {
+        call_cap_scores(x, softcap);
+      } else {
+        cap_scores(x, softcap);
+      }
 #pragma unroll
       for (int i = 0; i < kScores; ++i) s[i / (4 * N)][i / 4 % N][i % 4] = x[i];
     }
     if (masked) {
-      const std::uint32_t seen = seen_by_rows(visible, own, t + g, V == KvType::same ? nullptr : v_params, first - t);
+      std::uint32_t* const params = V == KvType::same ? nullptr : v_params;
+      std::uint32_t seen = 0;
+      if constexpr (kCalls) {
+        seen = call_seen_by_rows(visible, own, t + g, params, first - t);
+      } else {
+        seen = seen_by_rows(visible, own, t + g, params, first - t);
+      }
 #pragma unroll
       for (int i = 0; i < kScores; ++i) {
         const int row = i / 4 % N * 2 + i % 2;
@@ -170,7 +185,7 @@ struct Softmax {
     for (int n = 0; n < N; ++n) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        scale[n][e] = softcap > 0.0F ? 1.0F : q.scale[n][e];
+        scale[n][e] = softcap > 0.0F ? 1.0F : of_row(q.scale[n], e);
         float x = s[0][n][e];
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
@@ -215,13 +230,10 @@ struct Softmax {
   }
 
  private:
-  // What follows is called because most tiles do without: the less code there is between what they execute, the sooner
-  // it has been fetched.
-
   /// softcap tanh(x / softcap), x and softcap in log2 units: tanh x = 1 - 2 / (e^2x + 1).
-  __device__ static __noinline__ void cap_scores(float (&scores)[kScores], float softcap) {
+  __device__ static __forceinline__ void cap_scores(float (&scores)[kScores], float softcap) {
     const float factor = 2.0F * 1.4426950408889634F / softcap;
-#pragma unroll 4
+#pragma unroll
     for (float& x : scores) {
       x = softcap - __fdividef(2.0F * softcap, exp2_approx(fminf(x * factor, 126.0F)) + 1.0F);
     }
@@ -230,8 +242,8 @@ struct Softmax {
   /// Which keys the lane's rows see: bit 2 kM r + j is row r's (n, e), key `key` + 8 j. Sets the parameters of the
   /// first `before` keys to zero, which may be anything (those that share 16 bytes with the first key that is seen):
   /// their p is zero, and stays so.
-  __device__ static __noinline__ std::uint32_t seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
-                                                            int key, std::uint32_t* v_params, int before) {
+  __device__ static __forceinline__ std::uint32_t seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
+                                                               int key, std::uint32_t* v_params, int before) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if (v_params != nullptr && before > 0) {
       for (int i = lane; i < min(before, Tokens); i += 32) v_params[i] = 0;
@@ -244,6 +256,17 @@ struct Softmax {
       all = all << 2 * kM | visible.template seen<2 * kM>(own, row, key);
     }
     return all;
+  }
+
+  /// What most tiles do without is called, so that less code lies between what they execute and it is fetched sooner.
+  /// The short loop over unquantised tiles loses by that.
+  static constexpr bool kCalls = K != KvType::same || V != KvType::same;
+  __device__ static __noinline__ void call_cap_scores(float (&scores)[kScores], float softcap) {
+    cap_scores(scores, softcap);
+  }
+  __device__ static __noinline__ std::uint32_t call_seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
+                                                                 int key, std::uint32_t* v_params, int before) {
+    return seen_by_rows(visible, own, key, v_params, before);
   }
 
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision

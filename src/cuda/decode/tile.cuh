@@ -57,7 +57,7 @@ class Rows {
 template <KvType F, int D, int Tokens, int N, bool Bf16>
 __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
                                              std::uint32_t tile, const std::uint32_t (&q)[N][D / 16][2],
-                                             const float (&init)[N][4]) {
+                                             const float2 (&init)[N]) {
   using C = Convert<F>;
   using R = Rows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;  // chunks that make whole steps of 16 channels
@@ -105,7 +105,8 @@ __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], cons
 #pragma unroll
             for (int n = 0; n < N; ++n) {
               if (step == 0) {
-                mma<Bf16>(s[m][n], a, q[n][step], init[n]);
+                const float first[4] = {init[n].x, init[n].y, init[n].x, init[n].y};
+                mma<Bf16>(s[m][n], a, q[n][step], first);
               } else {
                 mma<Bf16>(s[m][n], a, q[n][step], s[m][n]);
               }
