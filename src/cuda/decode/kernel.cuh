@@ -239,13 +239,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       __syncwarp();
 
       const std::uint32_t tile = ring_address + stage * S::kBytes;
-      char* tile_data = ring + stage * S::kBytes;
+      const char* tile_data = ring + stage * S::kBytes;
       const int t = tiles.token<kTokens>(i);
       float s[kTokens / 16][N][4];
       std::uint32_t prob[kTokens / 16][N][2];
       key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, factors.init);
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
-      auto* v_params = reinterpret_cast<std::uint32_t*>(tile_data + S::kParamV);
+      const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
       const bool masked = t < full_from || t + kTokens > full_to;
       Soft::run(st, factors, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
                 current.get().seq.first);

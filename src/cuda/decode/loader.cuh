@@ -203,7 +203,7 @@ class Loader {
 
   /// The same, so that it does not lie in the loop over tiles. Loads would have to end before it returns. Where the
   /// loop is short, the call costs more than that gives.
-  static constexpr bool kCallsActivate = K != KvType::same || V != KvType::same;
+  static constexpr bool kCallsActivate = Rows > 8 && (K != KvType::same || V != KvType::same);
   __device__ static __noinline__ Issued call_activate(const WorkParams& p, LoaderShared& shared, std::uint64_t block,
                                                       Issued issued, bool taken) {
     return activate(p, shared, block, issued, taken);

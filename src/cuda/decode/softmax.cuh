@@ -120,7 +120,7 @@ struct Softmax {
   /// one that any of the sequence's rows does.
   __device__ static void run(State<N, DV>& st, const RowFactors<N>& q, const Visible<N>& visible,
                              const core::Ownership& own, float softcap, float (&s)[kM][N][4],
-                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, std::uint32_t* v_params,
+                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, const std::uint32_t* v_params,
                              int t, bool masked, int first) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     if constexpr (K != KvType::same) {
@@ -137,32 +137,44 @@ struct Softmax {
         }
       }
     }
-    if (softcap > 0.0F) {
-      float x[kScores];
+    std::uint32_t v_words[2 * kM];
+    if constexpr (V != KvType::same) {
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) x[i] = s[i / (4 * N)][i / 4 % N][i % 4] * of_row(q.scale[i / 4 % N], i % 2);
-      if constexpr (kCalls) {
-        call_cap_scores(x, softcap);
-      } else {
-        cap_scores(x, softcap);
-      }
-#pragma unroll
-      for (int i = 0; i < kScores; ++i) s[i / (4 * N)][i / 4 % N][i % 4] = x[i];
+      for (int i = 0; i < 2 * kM; ++i) v_words[i] = v_params[i * 8 + g];
     }
-    if (masked) {
-      std::uint32_t* const params = V == KvType::same ? nullptr : v_params;
-      std::uint32_t seen = 0;
-      if constexpr (kCalls) {
-        seen = call_seen_by_rows(visible, own, t + g, params, first - t);
-      } else {
-        seen = seen_by_rows(visible, own, t + g, params, first - t);
-      }
+    if (softcap > 0.0F || masked) {
+      if (softcap > 0.0F) {
+        float x[kScores];
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) {
-        const int row = i / 4 % N * 2 + i % 2;
-        const int key = i / (4 * N) * 2 + i % 4 / 2;
-        float& x = s[i / (4 * N)][i / 4 % N][i % 4];
-        x = seen >> (row * 2 * kM + key) & 1u ? x : -INFINITY;
+        for (int i = 0; i < kScores; ++i) x[i] = s[i / (4 * N)][i / 4 % N][i % 4] * of_row(q.scale[i / 4 % N], i % 2);
+        if constexpr (kCalls) {
+          call_cap_scores(x, softcap);
+        } else {
+          cap_scores(x, softcap);
+        }
+#pragma unroll
+        for (int i = 0; i < kScores; ++i) s[i / (4 * N)][i / 4 % N][i % 4] = x[i];
+      }
+      if (masked) {
+        std::uint32_t seen = 0;
+        if constexpr (kCalls) {
+          seen = call_seen_by_rows(visible, own, t + g);
+        } else {
+          seen = seen_by_rows(visible, own, t + g);
+        }
+#pragma unroll
+        for (int i = 0; i < kScores; ++i) {
+          const int row = i / 4 % N * 2 + i % 2;
+          const int key = i / (4 * N) * 2 + i % 4 / 2;
+          float& x = s[i / (4 * N)][i / 4 % N][i % 4];
+          x = seen >> (row * 2 * kM + key) & 1u ? x : -INFINITY;
+        }
+        // Parameters in front of the first key may be anything (those that share 16 bytes with its). p is 0 there, and
+        // stays so with a scale and a zero of 0.
+        if constexpr (V != KvType::same) {
+#pragma unroll
+          for (int i = 0; i < 2 * kM; ++i) v_words[i] = t + i * 8 + g < first ? 0u : v_words[i];
+        }
       }
     }
 
@@ -171,7 +183,7 @@ struct Softmax {
     if constexpr (V != KvType::same) {
 #pragma unroll
       for (int i = 0; i < 2 * kM; ++i) {
-        const float2 sz = unpack<T>(v_params[i * 8 + g]);
+        const float2 sz = unpack<T>(v_words[i]);
         vs[i] = sz.x;
         vz[i] = sz.y;
       }
@@ -239,16 +251,10 @@ struct Softmax {
     }
   }
 
-  /// Which keys the lane's rows see: bit 2 kM r + j is row r's (n, e), key `key` + 8 j. Sets the parameters of the
-  /// first `before` keys to zero, which may be anything (those that share 16 bytes with the first key that is seen):
-  /// their p is zero, and stays so.
+  /// Which keys the lane's rows see: bit 2 kM r + j is row r's (n, e), key `key` + 8 j.
   __device__ static __forceinline__ std::uint32_t seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
-                                                               int key, std::uint32_t* v_params, int before) {
+                                                               int key) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (v_params != nullptr && before > 0) {
-      for (int i = lane; i < min(before, Tokens); i += 32) v_params[i] = 0;
-      __syncwarp();
-    }
     std::uint32_t all = 0;
 #pragma unroll 1
     for (int r = 2 * N - 1; r >= 0; --r) {
@@ -260,18 +266,17 @@ struct Softmax {
 
   /// What most tiles do without is called, so that less code lies between what they execute and it is fetched sooner.
   /// The short loop over unquantised tiles loses by that.
-  static constexpr bool kCalls = K != KvType::same || V != KvType::same;
+  static constexpr bool kCalls = N > 1 && (K != KvType::same || V != KvType::same);
   __device__ static __noinline__ void call_cap_scores(float (&scores)[kScores], float softcap) {
     cap_scores(scores, softcap);
   }
   __device__ static __noinline__ std::uint32_t call_seen_by_rows(const Visible<N>& visible, const core::Ownership& own,
-                                                                 int key, std::uint32_t* v_params, int before) {
-    return seen_by_rows(visible, own, key, v_params, before);
+                                                                 int key) {
+    return seen_by_rows(visible, own, key);
   }
 
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
   /// is its own, so that its bits do not depend on its neighbours in the tile.
-
   __device__ static void raise_reference(State<N, DV>& st, const float (&top)[N][2], float largest) {
     float unit_factor = 1.0F;
     if constexpr (V != KvType::same) {
