@@ -271,6 +271,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     // The next item's queries are on their way while this one's results are written.
     if (more && new_queries) {
       fetch_queries<T, K>(raw, QueryRows<T, N>(p, next));
+    } else {
+      raw = {};  // not used, and so takes no registers in the loop over tiles
     }
     join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange, kept);
     current.set(next);
