@@ -196,6 +196,20 @@ TEST(Primitives, MatrixLoads) {
   }
 }
 
+__global__ void policies_kernel(std::uint64_t* out) {
+  out[0] = ptx::evict_first_policy();
+  out[1] = ptx::create_evict_first_policy();
+}
+
+TEST(Primitives, ThePolicyIsTheDevices) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::uint64_t got[2] = {1, 2};
+  const DeviceBuffer out(sizeof got);
+  support::launch(&policies_kernel, {dim3(1), 1}, out.as<std::uint64_t>());
+  out.get(got);
+  EXPECT_EQ(got[0], got[1]);
+}
+
 /// Copies three groups of which the last is 5 bytes per lane and zeros, and reads each after its wait.
 // Copies with a policy are left to decode's tests: in a kernel as small as this nvcc 13.0 makes an instruction of them
 // that an H200 refuses as illegal.

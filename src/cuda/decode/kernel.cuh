@@ -94,7 +94,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
   constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
-  constexpr int kJoinAhead = join_ahead(D);
+  constexpr int kJoinAhead = join_ahead(D, N);
   static_assert(kStages >= 2);
   static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
   static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));

@@ -226,14 +226,23 @@ class Loader {
   __device__ static __forceinline__ void copy_rows(std::uint32_t to, const char* from, int t, int first, int last,
                                                    std::uint64_t policy) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    constexpr int kChunks = Count * Row / 16;
+    constexpr int kRowChunks = Row / 16;
+    constexpr int kChunks = Count * kRowChunks;
+    // Where 32 chunks are whole rows, the places of all of them follow from few that the lane has to compute.
+    constexpr int kStepRows = 32 % kRowChunks == 0 ? 32 / kRowChunks : 0;
 #pragma unroll
     for (int c = 0; c < kChunks; c += 32) {
       const int x = c + lane;
       if (c + 32 > kChunks && x >= kChunks) break;
-      const int row = x / (Row / 16);
-      const int chunk = x % (Row / 16);
-      const std::uint32_t dst = to + static_cast<std::uint32_t>(row * Row + ((chunk ^ swizzle(Row, row)) * 16));
+      const int row = x / kRowChunks;
+      std::uint32_t dst = to;
+      if constexpr (kStepRows > 0) {
+        const int first_row = lane / kRowChunks;
+        const int swizzled = lane % kRowChunks ^ swizzle(Row, first_row + (c / 32 * kStepRows & 7));
+        dst += static_cast<std::uint32_t>(first_row * Row + swizzled * 16) + static_cast<std::uint32_t>(c * 16);
+      } else {
+        dst += static_cast<std::uint32_t>(row * Row + (x % kRowChunks ^ swizzle(Row, row)) * 16);
+      }
       if constexpr (Whole) {
         ptx::copy_async_16(dst, from + lane * 16 + c * 16, policy);
       } else {

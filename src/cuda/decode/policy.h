@@ -167,8 +167,10 @@ PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, i
 }
 
 /// Parts of a row that a thread loads at a time when it joins them: as many as leave the loop over tiles its registers.
-PAGEDKV_HD_CONSTEXPR int join_ahead(int dim) {
-  return dim > 256 ? 2 : dim > 128 ? 4 : 8;
+/// Two tiles of rows are more rows than threads, so that the loads of one of a thread's rows wait for another's.
+PAGEDKV_HD_CONSTEXPR int join_ahead(int dim, int row_tiles) {
+  if (dim > 128) return dim > 256 ? 2 : 4;
+  return row_tiles > 1 ? 16 : 8;
 }
 
 PAGEDKV_HD_CONSTEXPR int stages(int arch, KvType k, KvType v, int dim, int row_tiles) {

@@ -5,11 +5,21 @@
 
 namespace pagedkv::cuda::ptx {
 
-/// An L2 policy for data that is read once.
-__device__ __forceinline__ std::uint64_t evict_first_policy() {
+/// An L2 policy for data that is read once, as the instruction for it gives it.
+__device__ __forceinline__ std::uint64_t create_evict_first_policy() {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
+}
+
+/// The same. A constant needs no register, and copies no instructions to move it into a uniform one; the test of this
+/// compares it with what the device gives.
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+#if __CUDA_ARCH__ >= 900
+  return 0x12f0000000000000ull;
+#else
+  return create_evict_first_policy();
+#endif
 }
 
 // `to` is a shared_address().

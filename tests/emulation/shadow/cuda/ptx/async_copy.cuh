@@ -9,6 +9,9 @@ namespace pagedkv::cuda::ptx {
 
 using Place = std::source_location;
 
+inline std::uint64_t create_evict_first_policy() {
+  return 0;
+}
 inline std::uint64_t evict_first_policy() {
   return 0;
 }
