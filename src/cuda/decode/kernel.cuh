@@ -21,11 +21,58 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// Local key range that query `token` of a sequence sees. With a tree mask its bits decide about the new tokens.
-__device__ __forceinline__ void visible_range(const Params& p, const Sequence& seq, int token, int& from, int& to) {
-  const int position = seq.k_len - seq.q_len + token;
-  to = p.tree_mask != nullptr ? seq.last : min(local_count(p, position + 1), seq.last);
-  from = p.window > 0 && position - p.window + 1 > 0 ? local_count(p, position - p.window + 1) : 0;
+/// Keys that every query of a tile of rows sees.
+struct SeenByAll {
+  int from;
+  int to;
+};
+
+/// Finds which keys each row of an item sees; a warp calls it with what it has in shared memory.
+/// @param tree_mask may be null
+template <int N>
+__device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const core::FastDivmod& group,
+                                                  const std::uint32_t* tree_mask, const Cursor& item,
+                                                  Visible<N>& visible) {
+  constexpr int kRows = 8 * N;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const Sequence& seq = item.seq;
+  const int rows = seq.q_len * p.group;
+  const int row0 = item.row_tile * kRows;
+  const int history = seq.k_len - seq.q_len;
+  const int history_local = local_count(p, history);
+  // Local key range that query `token` sees. With a tree mask its bits decide about the new tokens.
+  const auto first_key = [&](int token) {
+    const int from = history + token - p.window + 1;
+    return p.window > 0 && from > 0 ? local_count(p, from) : 0;
+  };
+  const auto end_of_keys = [&](int token) {
+    return tree_mask != nullptr ? seq.last : min(local_count(p, history + token + 1), seq.last);
+  };
+  if (lane == 0) {
+    visible.history = history_local;
+    visible.history_position = history;
+  }
+  if (lane < kRows) {
+    VisibleRow seen{0, 0, kAllOfTree};
+    if (row0 + lane < rows) {
+      const int token = group.div(row0 + lane);
+      seen.from = first_key(token);
+      seen.to = end_of_keys(token);
+      if (tree_mask != nullptr) seen.tree = tree_mask[seq.q_begin + token];
+    }
+    visible.row[lane] = seen;
+  }
+  SeenByAll all{first_key(group.div(min(row0 + kRows, rows) - 1)), end_of_keys(group.div(row0))};
+  if (tree_mask != nullptr) all.to = min(all.to, history_local);
+  __syncwarp();
+  return all;
+}
+
+/// The same for the first item, while the CTA waits.
+template <int N>
+__device__ __noinline__ SeenByAll find_visible_early(const WorkParams& p, const core::FastDivmod& group,
+                                                     const Cursor& item, Visible<N>& visible) {
+  return find_visible<N>(p, group, nullptr, item, visible);
 }
 
 /// Waits for the kernels before this one and then, with `next_early`, lets the next one start.
@@ -126,6 +173,10 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   SharedCursor current(&own_shared.item);
   Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
   QueryRows<T, N> first_queries;
+  Visible<N>& visible = own_shared.visible;
+  SeenByAll seen_by_all{0, 0};
+  // Of the next queries. Where CTAs have several items, some start when others have ended, and do not wait.
+  bool visible_found = p.token_cost == 0 && p.tree_mask == nullptr;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
   start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
@@ -133,6 +184,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     loader.plan_first(start);
     first_queries = QueryRows<T, N>(p, start);
     if (when == When::early) loader.prefetch_first();
+    if (visible_found) seen_by_all = find_visible_early<N>(cta.work, cta.output.group_div, current.get(), visible);
     if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
   });
   if (!cta.start.cursor.valid()) {
@@ -166,10 +218,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   Queries<N, D> q;
   RowFactors<N> own_factors;
   const RowFactors<N>& factors = N > 1 ? own_shared.factors[lane % 4] : own_factors;
-  Visible<N>& visible = own_shared.visible;
   State<N, kDimV> st;
-  int full_from = 0;  // every query of the tile sees the keys [full_from, full_to)
-  int full_to = 0;
   bool new_queries = true;
   KeptRows<kDimV, kRows>* kept = nullptr;  // of these queries' splits before this one, if all are this CTA's
   int first_split = current.get().split;   // of these queries that this CTA has
@@ -192,20 +241,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
         fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
       }
       prepare_queries<T, K, N, D>(q, own_factors, p, raw);
-      const int history_local = local_count(p, history);
-      if (lane == 0) {
-        visible.history = history_local;
-        visible.history_position = history;
-      }
-      if (lane < kRows) {
-        VisibleRow seen{0, 0, kAllOfTree};
-        if (row0 + lane < rows) {
-          const int token = p.group_div.div(row0 + lane);
-          visible_range(p, item.seq, token, seen.from, seen.to);
-          if (p.tree_mask != nullptr) seen.tree = p.tree_mask[item.seq.q_begin + token];
-        }
-        visible.row[lane] = seen;
-      }
+      if (!visible_found) seen_by_all = find_visible<N>(p, p.group_div, p.tree_mask, item, visible);
+      visible_found = false;
       if (p.log_n_length > 0) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
@@ -222,10 +259,6 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       if constexpr (N > 1) {
         if (lane < 4) own_shared.factors[lane] = own_factors;
       }
-      int unused = 0;
-      visible_range(p, item.seq, p.group_div.div(row0), unused, full_to);
-      visible_range(p, item.seq, p.group_div.div(min(row0 + kRows, rows) - 1), full_from, unused);
-      if (p.tree_mask != nullptr) full_to = min(full_to, history_local);
       __syncwarp();
     }
 
@@ -246,7 +279,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, factors.init);
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
-      const bool masked = t < full_from || t + kTokens > full_to;
+      const bool masked = t < seen_by_all.from || t + kTokens > seen_by_all.to;
       Soft::run(st, factors, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
                 current.get().seq.first);
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
