@@ -176,7 +176,7 @@ __device__ __forceinline__ std::int64_t divide(std::int64_t a, int b) {
 
 /// Finds this CTA's part of the line. All threads of the CTA call it; `p` and `start` are shared memory. `own` are the
 /// lengths of sequence threadIdx.x, for batches with a thread for each; others are read here.
-__device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per_tile, const Lengths& own, When when,
+__device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per_tile, Lengths own, When when,
                                                Start& start) {
   constexpr int kThreads = kWarps * 32;
   const int tid = static_cast<int>(threadIdx.x);
