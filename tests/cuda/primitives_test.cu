@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "cuda/decode/arrival.cuh"
+#include "cuda/decode/policy.h"
 #include "cuda/device_memory.h"
 #include "cuda/device_ops.h"
 #include "cuda/launch.h"
@@ -25,6 +27,7 @@
 
 namespace {
 
+namespace decode = pagedkv::cuda::impl::decode;
 namespace ptx = pagedkv::cuda::ptx;
 using pagedkv::bfloat16_t;
 using pagedkv::half_t;
@@ -385,7 +388,6 @@ TEST(Primitives, RelaxedLoadsOfBytes) {
 
 /// Every CTA writes a value and arrives at all counters, for one or two; the last one at each adds up what all wrote.
 __global__ void arrive_kernel(std::uint64_t* counters, int count, unsigned* values, unsigned* sums) {
-  namespace decode = pagedkv::cuda::impl::decode;
   if (threadIdx.x == 0) values[blockIdx.x] = blockIdx.x + 1;
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -415,6 +417,22 @@ TEST(GpuArrival, OneIsTheLastWhateverTheCounterHeld) {
     std::vector<unsigned> got(kCounters);
     sums.get(got.data());
     EXPECT_EQ(got, std::vector<unsigned>(kCounters, launch * kCtas * (kCtas + 1) / 2));
+  }
+}
+
+/// The workspace has room for the runs of shorter sequences too, which may have more of them.
+TEST(JoinRuns, FitTheWorkspace) {
+  int most = 0;
+  for (int splits = 1; splits <= 70000; ++splits) {
+    const int shift = decode::join_run_shift(splits);
+    const int runs = (splits + (1 << shift) - 1) >> shift;
+    if (splits <= decode::kMostJoined) {
+      ASSERT_EQ(runs, 1) << splits;
+    } else {
+      ASSERT_LE(runs, 1 << shift) << splits;
+      most = std::max(most, runs);
+      ASSERT_LE(most, decode::most_runs(splits)) << splits;
+    }
   }
 }
 

@@ -90,11 +90,7 @@ class Loader {
   template <bool Start>
   __device__ void settle() {
     while ((i_ == issued_.tiles.end || (Start && fresh_)) && issued_.more) {
-      if constexpr (kCallsActivate) {
-        issued_ = call_activate(work_, shared_, entry_, issued_, Start && fresh_);
-      } else {
-        issued_ = activate(work_, shared_, entry_, issued_, Start && fresh_);
-      }
+      issued_ = activate(work_, shared_, entry_, issued_, Start && fresh_);
       i_ = issued_.tiles.begin;
       entry_ = load_entry(p_, issued_.next);
       fresh_ = false;
@@ -199,14 +195,6 @@ class Loader {
     __syncwarp();
     next.set(c);
     return issued;
-  }
-
-  /// The same, so that it does not lie in the loop over tiles. Loads would have to end before it returns. Where the
-  /// loop is short, the call costs more than that gives.
-  static constexpr bool kCallsActivate = Rows > 8 && (K != KvType::same || V != KvType::same);
-  __device__ static __noinline__ Issued call_activate(const WorkParams& p, LoaderShared& shared, std::uint64_t block,
-                                                      Issued issued, bool taken) {
-    return activate(p, shared, block, issued, taken);
   }
 
   /// log2 of the tokens of a tile that share a table entry.

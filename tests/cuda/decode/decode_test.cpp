@@ -215,6 +215,16 @@ TEST(GpuDecode, ManySplits) {
   }
 }
 
+/// So many that runs of them are longer too; the last run is not full.
+TEST(GpuDecode, RunsOfManySplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 64, 1, 1);
+  s.lengths = {{1, 140000, 0}};
+  s.scale = 1.0F;
+  Case c(s);
+  decode_test::expect_close(s, decode_test::run(c), c.expected());
+}
+
 TEST(GpuDecode, WorkspaceMayHoldAnything) {
   PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 128, 12, 1);
