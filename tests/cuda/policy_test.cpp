@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "cuda/decode/policy.h"
 #include "cuda/flatten_kv/policy.h"
 #include "cuda/write_kv/policy.h"
@@ -100,6 +102,22 @@ TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {
   EXPECT_TRUE(decode::starts_next_early(396, 396, 3, 64)) << "an item each: a late start would cost more";
   EXPECT_TRUE(decode::starts_next_early(768, 396, 3, 4)) << "up to 8192 tokens";
   EXPECT_FALSE(decode::starts_next_early(768, 396, 3, 5));
+}
+
+/// The workspace has room for the runs of shorter sequences too, which may have more of them.
+TEST(DecodePolicy, RunsFitTheWorkspace) {
+  int most = 0;
+  for (int splits = 1; splits <= 70000; ++splits) {
+    const int shift = decode::join_run_shift(splits);
+    const int runs = (splits + (1 << shift) - 1) >> shift;
+    if (splits <= decode::kMostJoined) {
+      ASSERT_EQ(runs, 1) << splits;
+    } else {
+      ASSERT_LE(runs, 1 << shift) << splits;
+      most = std::max(most, runs);
+      ASSERT_LE(most, decode::most_runs(splits)) << splits;
+    }
+  }
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -11,7 +10,6 @@
 #include <vector>
 
 #include "cuda/decode/arrival.cuh"
-#include "cuda/decode/policy.h"
 #include "cuda/device_memory.h"
 #include "cuda/device_ops.h"
 #include "cuda/launch.h"
@@ -417,22 +415,6 @@ TEST(GpuArrival, OneIsTheLastWhateverTheCounterHeld) {
     std::vector<unsigned> got(kCounters);
     sums.get(got.data());
     EXPECT_EQ(got, std::vector<unsigned>(kCounters, launch * kCtas * (kCtas + 1) / 2));
-  }
-}
-
-/// The workspace has room for the runs of shorter sequences too, which may have more of them.
-TEST(JoinRuns, FitTheWorkspace) {
-  int most = 0;
-  for (int splits = 1; splits <= 70000; ++splits) {
-    const int shift = decode::join_run_shift(splits);
-    const int runs = (splits + (1 << shift) - 1) >> shift;
-    if (splits <= decode::kMostJoined) {
-      ASSERT_EQ(runs, 1) << splits;
-    } else {
-      ASSERT_LE(runs, 1 << shift) << splits;
-      most = std::max(most, runs);
-      ASSERT_LE(most, decode::most_runs(splits)) << splits;
-    }
   }
 }
 

@@ -28,8 +28,6 @@ struct Convert<KvType::same> {
   PAGEDKV_HD_CONSTEXPR static int key_first(int) { return 0; }
   static constexpr int kKeyStep = 1;
   static constexpr int kWordElements = 2;
-  /// Dimension, within the chunk, that pair i of lane group g holds, for values.
-  __device__ static int value_dim(int, int g) { return g; }
 };
 
 template <>
@@ -43,7 +41,6 @@ struct Convert<KvType::int8> {
   PAGEDKV_HD_CONSTEXPR static int key_first(int i) { return i; }
   static constexpr int kKeyStep = 2;
   static constexpr int kWordElements = 4;
-  __device__ static int value_dim(int i, int g) { return 2 * g + i; }
 };
 
 template <>
@@ -60,7 +57,6 @@ struct Convert<KvType::int4> {
   PAGEDKV_HD_CONSTEXPR static int key_first(int i) { return 2 * i; }
   static constexpr int kKeyStep = 1;
   static constexpr int kWordElements = 8;
-  __device__ static int value_dim(int i, int g) { return 8 * (g / 2) + g % 2 + 2 * i; }
 };
 
 }  // namespace pagedkv::cuda::impl::decode

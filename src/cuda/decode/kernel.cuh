@@ -27,7 +27,7 @@ struct SeenByAll {
   int to;
 };
 
-/// Finds which keys each row of an item sees; a warp calls it with what it has in shared memory.
+/// Finds which keys each row of an item sees; `visible` is the warp's own, in shared memory.
 /// @param tree_mask may be null
 template <int N>
 __device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const core::FastDivmod& group,
@@ -68,7 +68,7 @@ __device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const cor
   return all;
 }
 
-/// The same for the first item, while the CTA waits.
+/// The same for the first item, before its memory may be read.
 template <int N>
 __device__ __noinline__ SeenByAll find_visible_early(const WorkParams& p, const core::FastDivmod& group,
                                                      const Cursor& item, Visible<N>& visible) {
@@ -111,7 +111,7 @@ struct WarpShared {
   LoaderShared loader;
   Cursor item;
   Visible<N> visible;
-  RowFactors<N> factors[N > 1 ? 4 : 1];  ///< of lane % 4, where registers are scarce
+  RowFactors<N> factors[N > 1 ? 4 : 1];  ///< of lane % 4; with two tiles of rows registers are scarce
 };
 
 /// What a CTA keeps there.
@@ -149,7 +149,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
-  using Soft = Softmax<T, K, V, D, kDimV, kTokens, N>;
+  using Soft = Softmax<T, K, V, kDimV, kTokens, N>;
 
   PAGEDKV_DYNAMIC_SHARED(__align__(128) char, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -175,7 +175,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   QueryRows<T, N> first_queries;
   Visible<N>& visible = own_shared.visible;
   SeenByAll seen_by_all{0, 0};
-  // Of the next queries. Where CTAs have several items, some start when others have ended, and do not wait.
+  // Whether `visible` and seen_by_all are the next queries' already. For the first ones that is done while the CTA
+  // waits; not where CTAs have several items, because then some start late, do not wait, and would lose by it.
   bool visible_found = p.token_cost == 0 && p.tree_mask == nullptr;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
   start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {

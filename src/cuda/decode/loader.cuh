@@ -279,7 +279,7 @@ class Loader {
       if (lane < kParams * kTokens / 4) {
         const char* from =
             block + shared.param_shift + (is_v_param(lane) ? work.region.v_param_shift : 0) + ((t + x) & mask) * 4;
-        // Tokens before `first` share a block with it, so their parameters can be read; the mask drops them.
+        // Tokens before `first` share a block with it, so their parameters are copied; Softmax uses none of them.
         const int valid = t + x + 3 >= first ? min(max(last - (t + x), 0), 4) : 0;
         ptx::copy_async_16(stage + S::kParamK + lane * 16, from, static_cast<std::uint32_t>(4 * valid), policy);
       }

@@ -69,10 +69,10 @@ __device__ __forceinline__ int to_channel_order(float4& x, int quad) {
     return quad / 8 * 32 + g % 2 * 16 + g / 2 * 4;
   } else {  // g + {0, 8, 16, 24}: the rest of a transposition of 4 x 4
     x = odd ? float4{got0, x.y, got1, x.w} : float4{x.x, got0, x.z, got1};
-    const bool high = g & 2;
-    const float more0 = __shfl_xor_sync(together, high ? x.x : x.z, 2);
-    const float more1 = __shfl_xor_sync(together, high ? x.y : x.w, 2);
-    x = high ? float4{more0, more1, x.z, x.w} : float4{x.x, x.y, more0, more1};
+    const bool upper = g & 2;
+    const float more0 = __shfl_xor_sync(together, upper ? x.x : x.z, 2);
+    const float more1 = __shfl_xor_sync(together, upper ? x.y : x.w, 2);
+    x = upper ? float4{more0, more1, x.z, x.w} : float4{x.x, x.y, more0, more1};
     return quad / 8 * 32 + g % 4 * 8 + g / 4 * 4;
   }
 }
@@ -171,7 +171,7 @@ struct PartialRow {
 /// Results of the splits of a tile of rows so far, in shared memory.
 template <int D, int Rows>
 struct KeptRows {
-  float4 o[Rows * D / 4];
+  float4 o[Rows * D / 4];  ///< in lane order
   float2 ml[2]
            [Rows];  ///< maximum and sum; those of splits with even and odd numbers, so that nobody reads what changes
 };

@@ -49,7 +49,7 @@ struct WorkParams {
 
 /// Results of splits in the workspace. Row r belongs to query r / q_heads and head r % q_heads.
 struct Partials {
-  float* o;    ///< [max_total_q * q_heads][splits][v_dim]
+  float* o;    ///< [max_total_q * q_heads][splits][v_dim], channels in lane order (output.cuh)
   float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
   std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
   int splits;               ///< max_splits

@@ -1,6 +1,6 @@
 #pragma once
 // Shapes and sizes of the decode kernels. docs/decode.md derives them. Everything that decides which bits come out
-// (tile, split, warps) depends on format and head_dim alone.
+// (tile, split, warps, runs of splits) depends on format, head_dim and the sequence's own length.
 
 #include <cstddef>
 #include <cstdint>
@@ -115,6 +115,7 @@ inline constexpr int kMostJoined = 16;
 /// as many runs as splits in one and both take about as long. It follows from the sequence's splits, so that who joins
 /// does not show in the bits.
 PAGEDKV_HD_CONSTEXPR int join_run_shift(int splits) {
+  static_assert(kMostJoined == 1 << 4);
   if (splits <= kMostJoined) return 4;
   int shift = 3;
   while (1 << 2 * shift < splits) ++shift;
@@ -167,7 +168,7 @@ PAGEDKV_HD_CONSTEXPR int most_registers(int arch, KvType k, KvType v, int dim, i
 }
 
 /// Parts of a row that a thread loads at a time when it joins them: as many as leave the loop over tiles its registers.
-/// Two tiles of rows are more rows than threads, so that the loads of one of a thread's rows wait for another's.
+/// With two tiles of rows a thread has several quads of channels one after the other, so more at a time pays.
 PAGEDKV_HD_CONSTEXPR int join_ahead(int dim, int row_tiles) {
   if (dim > 128) return dim > 256 ? 2 : 4;
   return row_tiles > 1 ? 16 : 8;

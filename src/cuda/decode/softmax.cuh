@@ -107,7 +107,7 @@ __device__ __forceinline__ float of_row(float2 x, int e) {
   return e == 0 ? x.x : x.y;
 }
 
-template <class T, KvType K, KvType V, int D, int DV, int Tokens, int N>
+template <class T, KvType K, KvType V, int DV, int Tokens, int N>
 struct Softmax {
   static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
   static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;

@@ -12,8 +12,8 @@ __device__ __forceinline__ std::uint64_t create_evict_first_policy() {
   return policy;
 }
 
-/// The same. A constant needs no register, and copies no instructions to move it into a uniform one; the test of this
-/// compares it with what the device gives.
+/// The same. A constant needs no register, and no instructions in front of each copy that move it to a uniform one; a
+/// test compares it with what the device gives.
 __device__ __forceinline__ std::uint64_t evict_first_policy() {
 #if __CUDA_ARCH__ >= 900
   return 0x12f0000000000000ull;

@@ -296,7 +296,7 @@ TEST(GpuDecode, TreeMask) {
 TEST(GpuDecode, LogN) {
   PAGEDKV_NEEDS_DEVICE();
   CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 64, 2, 1);
-  s.lengths = {{1, 901, 0}, {3, 32, 1}, {1, 5, 2}};
+  s.lengths = {{1, 901, 0}, {3, 32, 1}, {1, 5, 2}, {16, 901, 3}};
   s.log_n_length = 30;
   Case c(s);
   decode_test::expect_close(s, decode_test::run(c), c.expected());
