@@ -14,8 +14,9 @@ pagedkv_kernels(write_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576 DIMS_PE
 pagedkv_kernels(write_kv DTYPES f16 bf16 HEAD_DIMS 128 256 DIMS_PER_FILE 2 VARIANTS 1 PART _few)
 pagedkv_kernels(flatten_kv DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 576 DIMS_PER_FILE 6)
 
-# Variant: tiles of 8 rows (queries of heads) that a warp works on at a time.
+# Variant: rows (queries of heads) that a warp works on at a time.
 set(decode_mixed same:int8 same:int4 int8:same int8:int4 int4:same int4:int8)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 DIMS_PER_FILE 2 FORMATS same:same int8:int8 int4:int4 VARIANTS 1 2)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 96 192 256 576 DIMS_PER_FILE 4 FORMATS same:same int8:int8 int4:int4 VARIANTS 1)
-pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 DIMS_PER_FILE 3 FORMATS ${decode_mixed} VARIANTS 1 PART _mixed)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 DIMS_PER_FILE 2 FORMATS same:same int8:int8 int4:int4 VARIANTS 8 16)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 128 DIMS_PER_FILE 2 FORMATS int8:int8 int4:int4 VARIANTS 4 PART _packed)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 96 192 256 576 DIMS_PER_FILE 4 FORMATS same:same int8:int8 int4:int4 VARIANTS 8)
+pagedkv_kernels(decode DTYPES f16 bf16 HEAD_DIMS 64 96 128 192 256 DIMS_PER_FILE 3 FORMATS ${decode_mixed} VARIANTS 8 PART _mixed)

@@ -52,14 +52,13 @@ void decode(const DecodeArgs& args, Workspace workspace, Validation validation, 
   if (args.batch == 0 || args.max_total_q == 0) return;
 
   const auto table = impl::decode::kernels();
-  KernelKey key{current_device().arch, args.layout.dtype, false, args.layout.format, args.layout.head_dim, 1};
-  // More than 8 rows of a kv head are read together where there is a kernel for it.
-  if (args.max_q_len * (args.q_heads / args.layout.kv_heads) > 8) {
-    KernelKey wide = key;
-    wide.variant = 2;
-    for (const auto& entry : table) {
-      if (serves(entry.key, wide)) key = wide;
-    }
+  KernelKey key{current_device().arch, args.layout.dtype, false, args.layout.format, args.layout.head_dim, 8};
+  // Where there is a kernel for it, more than 8 rows of a kv head are read together, and up to 4 take less work.
+  const int rows = args.max_q_len * (args.q_heads / args.layout.kv_heads);
+  KernelKey better = key;
+  better.variant = rows > 8 ? 16 : rows > 4 ? 8 : 4;
+  for (const auto& entry : table) {
+    if (serves(entry.key, better)) key = better;
   }
   find_kernel("decode", table, key)(args, workspace, stream);
 }

@@ -86,8 +86,8 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   constexpr KvType kK = Kernel::kK;
   constexpr KvType kV = Kernel::kV;
   constexpr int kDim = Kernel::kHeadDim;
-  constexpr int kTiles = Kernel::kVariant;
-  constexpr int kRows = 8 * kTiles;
+  constexpr int kRows = Kernel::kVariant;
+  constexpr int kTiles = row_tiles(kRows);
 
   const Device& device = current_device();
   Params p = make_params(args, workspace);
@@ -102,7 +102,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
 
   p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), p.max_splits);
 
-  auto* kernel = &decode_kernel<T, kK, kV, kDim, kTiles>;
+  auto* kernel = &decode_kernel<T, kK, kV, kDim, kRows>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
   // It may start while the kernel before it ends, and waits for it before it reads what that one writes.

@@ -9,8 +9,8 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// A launch of the kernels of one T, format and head_dim. Kernel::kVariant is how many tiles of 8 rows (a row is a
-/// query of a head) a warp works on at a time.
+/// A launch of the kernels of one T, format and head_dim. Kernel::kVariant is how many rows (a row is a query of a
+/// head) a warp works on at a time: 4, 8 or 16.
 template <class Kernel>
 struct Launch {
   static void run(const DecodeArgs& args, Workspace workspace, Stream stream);

@@ -29,15 +29,14 @@ struct SeenByAll {
 
 /// Finds which keys each row of an item sees; `visible` is the warp's own, in shared memory.
 /// @param tree_mask may be null
-template <int N>
+template <int Rows>
 __device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const core::FastDivmod& group,
                                                   const std::uint32_t* tree_mask, const Cursor& item,
-                                                  Visible<N>& visible) {
-  constexpr int kRows = 8 * N;
+                                                  Visible<row_tiles(Rows)>& visible) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const Sequence& seq = item.seq;
   const int rows = seq.q_len * p.group;
-  const int row0 = item.row_tile * kRows;
+  const int row0 = item.row_tile * Rows;
   const int history = seq.k_len - seq.q_len;
   const int history_local = local_count(p, history);
   // Local key range that query `token` sees. With a tree mask its bits decide about the new tokens.
@@ -52,27 +51,27 @@ __device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const cor
     visible.history = history_local;
     visible.history_position = history;
   }
-  if (lane < kRows) {
+  if (lane < 8 * row_tiles(Rows)) {
     VisibleRow seen{0, 0, kAllOfTree};
-    if (row0 + lane < rows) {
-      const int token = group.div(row0 + lane);
+    if (row0 + lane % Rows < rows) {
+      const int token = group.div(row0 + lane % Rows);
       seen.from = first_key(token);
       seen.to = end_of_keys(token);
       if (tree_mask != nullptr) seen.tree = tree_mask[seq.q_begin + token];
     }
     visible.row[lane] = seen;
   }
-  SeenByAll all{first_key(group.div(min(row0 + kRows, rows) - 1)), end_of_keys(group.div(row0))};
+  SeenByAll all{first_key(group.div(min(row0 + Rows, rows) - 1)), end_of_keys(group.div(row0))};
   if (tree_mask != nullptr) all.to = min(all.to, history_local);
   __syncwarp();
   return all;
 }
 
 /// The same for the first item, before its memory may be read.
-template <int N>
+template <int Rows>
 __device__ __noinline__ SeenByAll find_visible_early(const WorkParams& p, const core::FastDivmod& group,
-                                                     const Cursor& item, Visible<N>& visible) {
-  return find_visible<N>(p, group, nullptr, item, visible);
+                                                     const Cursor& item, Visible<row_tiles(Rows)>& visible) {
+  return find_visible<Rows>(p, group, nullptr, item, visible);
 }
 
 /// Waits for the kernels before this one and then, with `next_early`, lets the next one start.
@@ -115,14 +114,14 @@ struct WarpShared {
 };
 
 /// What a CTA keeps there.
-template <int N>
+template <int Rows>
 struct CtaShared {
   Start start;
   Joining joining[2];  ///< of items in turns: one may be joined when the next one's results are written
   WorkParams work;     ///< the kernel's, for functions that are called, which read kernel parameters slowly
   OutputParams output;
-  Exchange<8 * N> exchange;
-  WarpShared<N> warp[kWarps];
+  Exchange<Rows> exchange;
+  WarpShared<row_tiles(Rows)> warp[kWarps];
 };
 
 /// Copies parameters to shared memory; a barrier must follow. All threads of the CTA call it.
@@ -134,33 +133,36 @@ __device__ __forceinline__ void copy_words(V& to, const V& from) {
   }
 }
 
-template <class T, KvType K, KvType V, int D, int N>
-__global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kernel(const __grid_constant__ Params p) {
+/// @tparam Rows that a warp works on at a time: 4, 8 or 16
+template <class T, KvType K, KvType V, int D, int Rows>
+__global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
+                                      row_tiles(Rows))) void decode_kernel(const __grid_constant__ Params p) {
+  constexpr int N = row_tiles(Rows);
   using S = Stage<K, V, D>;
   constexpr int kTokens = S::kTokens;
   constexpr int kStages = stages(kTargetArch, K, V, D, N);
-  constexpr int kRows = 8 * N;
   constexpr int kDimV = value_dim(D);
   constexpr int kJoinAhead = join_ahead(D, N);
   static_assert(kStages >= 2);
-  static_assert(sizeof(CtaShared<N>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
-  static_assert(sizeof(KeptRows<kDimV, kRows>) == kept_bytes(D, N));
-  static_assert(S::kBytes >= kRows * kDimV * 4, "an item's result goes through a stage");
-  static_assert(S::kBytes >= kQueryRowsBytes<D, N>, "queries are prepared in a stage");
+  static_assert(sizeof(CtaShared<Rows>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
+  static_assert(sizeof(KeptRows<kDimV, Rows>) <= kept_bytes(D, N));
+  static_assert(S::kBytes >= Rows * kDimV * 4, "an item's result goes through a stage");
+  static_assert(S::kBytes >= kQueryRowsBytes<D, Rows>, "queries are prepared in a stage");
   static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
-  using Soft = Softmax<T, K, V, kDimV, kTokens, N>;
+  constexpr int kSums = packs_rows(K, V, D) && Rows >= 8 ? 2 : 1;
+  using Soft = Softmax<T, K, V, kDimV, kTokens, Rows, kSums>;
 
   PAGEDKV_DYNAMIC_SHARED(__align__(128) char, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   char* ring = shared + warp * kStages * S::kBytes;
   const std::uint32_t ring_address = ptx::shared_address(ring);
-  auto& cta = *reinterpret_cast<CtaShared<N>*>(shared + kWarps * kStages * S::kBytes);
+  auto& cta = *reinterpret_cast<CtaShared<Rows>*>(shared + kWarps * kStages * S::kBytes);
   auto& own_shared = cta.warp[warp];
   constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
   auto* kept_rows =
-      reinterpret_cast<KeptRows<kDimV, kRows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
+      reinterpret_cast<KeptRows<kDimV, Rows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
   copy_words<WorkParams>(cta.work, p);
   copy_words<OutputParams>(cta.output, p);
   if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
@@ -171,22 +173,22 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
   __syncthreads();
   // What can be known of the first item before its memory may be read.
   SharedCursor current(&own_shared.item);
-  Loader<K, V, D, kRows> loader(p, cta.work, own_shared.loader);
-  QueryRows<T, N> first_queries;
+  Loader<K, V, D, Rows> loader(p, cta.work, own_shared.loader);
+  QueryRows<T, Rows> first_queries;
   Visible<N>& visible = own_shared.visible;
   SeenByAll seen_by_all{0, 0};
   // Whether `visible` and seen_by_all are the next queries' already. For the first ones that is done while the CTA
   // waits; not where CTAs have several items, because then some start late, do not wait, and would lose by it.
   bool visible_found = p.token_cost == 0 && p.tree_mask == nullptr;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
-  start_work(cta.work, kRows, cta.start, ahead, p.next_early, [&](When when) {
+  start_work(cta.work, Rows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
-    first_queries = QueryRows<T, N>(p, start);
+    first_queries = QueryRows<T, Rows>(p, start);
     if (when == When::early) loader.prefetch_first();
-    if (visible_found) seen_by_all = find_visible_early<N>(cta.work, cta.output.group_div, current.get(), visible);
-    if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, kRows, when);
+    if (visible_found) seen_by_all = find_visible_early<Rows>(cta.work, cta.output.group_div, current.get(), visible);
+    if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, Rows, when);
   });
   if (!cta.start.cursor.valid()) {
     if (ahead) wait_for_turn(p.next_early);  // so that this kernel does not end before those, even if no CTA has work
@@ -210,26 +212,26 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     if (written) break;
     // As many copies are under way as can be without the new tokens.
-    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, kRows, new_rows)) __syncthreads();
+    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, Rows, new_rows)) __syncthreads();
     loader.have_new_tokens();
   }
 
-  const Rows<S::kRowK, kTokens> k_rows;
-  const Rows<S::kRowV, kTokens> v_rows;
+  const StoredRows<S::kRowK, kTokens> k_rows;
+  const StoredRows<S::kRowV, kTokens> v_rows;
   Queries<N, D> q;
   RowFactors<N> own_factors;
   const RowFactors<N>& factors = N > 1 ? own_shared.factors[lane % 4] : own_factors;
-  State<N, kDimV> st;
+  typename Soft::States st;
   bool new_queries = true;
-  KeptRows<kDimV, kRows>* kept = nullptr;  // of these queries' splits before this one, if all are this CTA's
-  int first_split = current.get().split;   // of these queries that this CTA has
-  int turn = 0;                            // which of cta.joining the item has
+  KeptRows<kDimV, Rows>* kept = nullptr;  // of these queries' splits before this one, if all are this CTA's
+  int first_split = current.get().split;  // of these queries that this CTA has
+  int turn = 0;                           // which of cta.joining the item has
 
   for (bool more = true; more;) {
     if (new_queries) {
       const Cursor& item = current.get();
       const int rows = item.seq.q_len * p.group;
-      const int row0 = item.row_tile * kRows;
+      const int row0 = item.row_tile * Rows;
       const int history = item.seq.k_len - item.seq.q_len;
       if constexpr (kKeeps) {
         const bool keep = item.seq.splits > 1 && item.seq.splits <= kMostJoined && item.begins_whole_rows(cta.work);
@@ -237,19 +239,19 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       }
       if (p.prepare_q) {  // in the free stage; the end of this block waits for the other lanes' reads
         char* prepared = ring + stage * S::kBytes;
-        prepare_query_rows<T, D, N>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
+        prepare_query_rows<T, D, Rows>(p, prepared, item.b, item.seq.q_begin, history, item.head, row0, rows);
         __syncwarp();
-        fetch_prepared<T, K, N, D>(raw, prepared, rows - row0);
+        fetch_prepared<T, K, Rows>(raw, prepared, rows - row0);
       }
       prepare_queries<T, K, N, D>(q, own_factors, p, raw);
-      if (!visible_found) seen_by_all = find_visible<N>(p, p.group_div, p.tree_mask, item, visible);
+      if (!visible_found) seen_by_all = find_visible<Rows>(p, p.group_div, p.tree_mask, item, visible);
       visible_found = false;
       if (p.log_n_length > 0) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
-            const int position = history + p.group_div.div(min(row0 + n * 8 + 2 * (lane % 4) + e, rows - 1));
+            const int position = history + p.group_div.div(min(row0 + n * 8 + (2 * (lane % 4) + e) % Rows, rows - 1));
             if (position > p.log_n_length) {
               (e == 0 ? own_factors.scale[n].x : own_factors.scale[n].y) *=
                   log2f(static_cast<float>(position)) * p.inverse_log2_n;
@@ -294,36 +296,36 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D, N)) void decode_kern
       }
       __syncwarp();
     }
-    publish<V, kDimV, N, Soft::kPLift != 0.0F>(st, shared, warp * kStages * S::kBytes + stage * S::kBytes,
-                                               cta.exchange);
+    publish<V, kDimV, Rows, Soft::kPLift != 0.0F>(st, shared, warp * kStages * S::kBytes + stage * S::kBytes,
+                                                  cta.exchange);
     const Cursor item = current.get();
     Cursor next = item;
-    next.advance(cta.work, kRows);
+    next.advance(cta.work, Rows);
     more = next.valid();
     new_queries = next.b != item.b || next.head != item.head || next.row_tile != item.row_tile;
     __syncthreads();
     // The next item's queries are on their way while this one's results are written.
     if (more && new_queries) {
-      fetch_queries<T, K>(raw, QueryRows<T, N>(p, next));
+      fetch_queries<T, K>(raw, QueryRows<T, Rows>(p, next));
     } else {
       raw = {};  // not used, and so takes no registers in the loop over tiles
     }
-    join_warps<T, V, kDimV, N>(p, item, shared, cta.exchange, kept);
+    join_warps<T, V, kDimV, Rows>(p, item, shared, cta.exchange, kept);
     current.set(next);
     __syncthreads();
     if (threadIdx.x == 0) {
       cta.joining[turn].last = false;
       if (item.seq.splits > 1 && kept == nullptr) {
-        arrive_split(p, cta.joining[turn], item, kRows, first_split, more && !new_queries);
+        arrive_split(p, cta.joining[turn], item, Rows, first_split, more && !new_queries);
       }
     }
     if (new_queries) first_split = 0;
     turn ^= 1;
     if (cta.joining[turn].last)
-      join_splits<T, V, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn]);  // of the item before this one
+      join_splits<T, V, kDimV, Rows, kJoinAhead>(cta.output, cta.joining[turn]);  // of the item before this one
   }
   __syncthreads();
-  if (cta.joining[turn ^ 1].last) join_splits<T, V, kDimV, kRows, kJoinAhead>(cta.output, cta.joining[turn ^ 1]);
+  if (cta.joining[turn ^ 1].last) join_splits<T, V, kDimV, Rows, kJoinAhead>(cta.output, cta.joining[turn ^ 1]);
   ptx::wait_copies<0>();
 }
 

@@ -288,7 +288,7 @@ class Loader {
 
   /// The same, so that it does not lie in the loop over tiles. Where registers are scarce the call costs more than that
   /// gives.
-  static constexpr bool kCallsCopyPieces = D <= 128 && Rows == 8;
+  static constexpr bool kCallsCopyPieces = D <= 128 && Rows <= 8;
   __device__ static __noinline__ void call_copy_pieces(const WorkParams& work, const LoaderShared& shared,
                                                        std::uint32_t stage, int t, int tile, int first,
                                                        std::uint64_t policy) {

@@ -118,9 +118,11 @@ __device__ __forceinline__ void write_result(const OutputParams& p, const Cursor
 
 /// Puts a warp's results into its buffer, which lies `offset` bytes into shared memory. A warp without a tile has
 /// zeros, and so changes nothing.
-template <KvType V, int D, int N, bool Lifted>
-__device__ __forceinline__ void publish(const State<N, D>& st, char* shared, int offset, Exchange<8 * N>& exchange) {
+template <KvType V, int D, int Rows, bool Lifted, int N, int Sums>
+__device__ __forceinline__ void publish(const State<N, D, Sums>& st, char* shared, int offset,
+                                        Exchange<Rows>& exchange) {
   using C = Convert<V>;
+  constexpr bool kPacked = Rows < 8;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int g = lane / 4;
@@ -131,8 +133,9 @@ __device__ __forceinline__ void publish(const State<N, D>& st, char* shared, int
   for (int n = 0; n < N; ++n) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const float sum = sum_over_rows(st.sum[n][e]);
-      const float zero = V == KvType::same ? 0.0F : sum_over_rows(st.zero[n][e]);
+      const float sum = sum_over_rows<kPacked>(st.sum[n][e]);
+      const float zero = V == KvType::same ? 0.0F : sum_over_rows<kPacked>(st.zero[n][e]);
+      if (kPacked && lane % 4 >= 2) continue;  // these columns are no rows
 #pragma unroll
       for (int c = 0; c < D / 32; ++c) {
         float x[4];
@@ -178,13 +181,12 @@ struct KeptRows {
 
 /// Joins what the warps have published, in their order, and writes the item's result; `kept` (may be null): adds it to
 /// that of the splits before, and writes it with the last one.
-template <class T, KvType V, int D, int N>
+template <class T, KvType V, int D, int Rows>
 __device__ __forceinline__ void join_warps(const Params& p, const Cursor& item, const char* shared,
-                                           const Exchange<8 * N>& exchange, KeptRows<D, 8 * N>* kept) {
-  constexpr int kRows = 8 * N;
+                                           const Exchange<Rows>& exchange, KeptRows<D, Rows>* kept) {
   constexpr int kQuads = D / 4;
-  const int row0 = item.row_tile * kRows;
-  const int rows_here = min(kRows, item.seq.q_len * p.group - row0);
+  const int row0 = item.row_tile * Rows;
+  const int rows_here = min(Rows, item.seq.q_len * p.group - row0);
   for (int x = static_cast<int>(threadIdx.x); x < rows_here * kQuads; x += kWarps * 32) {
     const int row = x / kQuads;
     const int quad = x % kQuads;

@@ -58,6 +58,11 @@ PAGEDKV_HD_CONSTEXPR int token_bytes(KvType k, KvType v, int dim) {
   return data_bytes(k, v, dim) + param_bytes(k) + (shares_rows(dim) ? 0 : param_bytes(v));
 }
 
+/// Columns of 8 queries that a product has for so many rows (a row is a query of a head).
+PAGEDKV_HD_CONSTEXPR int row_tiles(int rows) {
+  return rows > 8 ? 2 : 1;
+}
+
 /// Tokens that a warp takes at a time: 4 to 19 KiB, and at least the 8 rows of float32 that an item's result takes.
 PAGEDKV_HD_CONSTEXPR int tile_tokens(KvType k, KvType v, int dim) {
   const int bytes = data_bytes(k, v, dim);
@@ -68,6 +73,11 @@ PAGEDKV_HD_CONSTEXPR int tile_tokens(KvType k, KvType v, int dim) {
 
 PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
   return tile_tokens(k, v, dim) * token_bytes(k, v, dim);
+}
+
+/// Whether there are kernels for up to 4 rows, in which two halves of a tile's tokens share the 8 columns of scores.
+PAGEDKV_HD_CONSTEXPR bool packs_rows(KvType k, KvType v, int dim) {
+  return k == v && (dim == 64 || dim == 128) && tile_tokens(k, v, dim) >= 32;
 }
 
 /// log2 of the tokens of a split. Each end of a split costs about as much as item_bytes(); short ones would give a

@@ -12,8 +12,8 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// What a lane holds of the queries of a tile of 8 N rows: row lane / 4 of each column tile. Row r of the tile is query
-/// (row0 + r) / group of head (row0 + r) % group.
+/// What a lane holds of the queries of a tile of rows: row lane / 4 of each of N columns of 8. Row r of the tile is
+/// query (row0 + r) / group of head (row0 + r) % group. A tile of 4 rows is there twice.
 template <int N, int D>
 struct Queries {
   std::uint32_t fragment[N][D / 16][2];
@@ -62,18 +62,25 @@ __device__ __forceinline__ void fetch_row(RawQueries<N, D>& raw, int n, const T*
   }
 }
 
-/// Where the lane's rows among [row0, row0 + 8 N) of a kv head's queries are; null for rows from the last one on.
-template <class T, int N>
+/// The lane's row of the first 8 of a tile of rows.
+template <int Rows>
+__device__ __forceinline__ int lane_row() {
+  return static_cast<int>(threadIdx.x) % 32 / 4 % Rows;
+}
+
+/// Where the lane's rows among [row0, row0 + Rows) of a kv head's queries are; null for rows from the last one on.
+template <class T, int Rows>
 struct QueryRows {
+  static constexpr int N = row_tiles(Rows);
   const T* row[N];
 
   QueryRows() = default;
   __device__ QueryRows(const Params& p, const Cursor& item) {
-    const int row0 = item.row_tile * 8 * N;
+    const int row0 = item.row_tile * Rows;
     const int rows = item.seq.q_len * p.group;
 #pragma unroll
     for (int n = 0; n < N; ++n) {
-      const int r = row0 + n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+      const int r = row0 + n * 8 + lane_row<Rows>();
       const bool valid = r < rows;
       int token = 0;
       int in_group = 0;
@@ -86,18 +93,18 @@ struct QueryRows {
 };
 
 /// Starts loading them; rows that there are not become zero.
-template <class T, KvType K, int N, int D>
-__device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const QueryRows<T, N>& from) {
+template <class T, KvType K, int Rows, int N, int D>
+__device__ __forceinline__ void fetch_queries(RawQueries<N, D>& raw, const QueryRows<T, Rows>& from) {
 #pragma unroll
   for (int n = 0; n < N; ++n) fetch_row<T, K>(raw, n, from.row[n], from.row[n] != nullptr);
 }
 
-/// The same from rows [8 N][D] in shared memory, of which there are `rows`.
-template <class T, KvType K, int N, int D>
+/// The same from rows [Rows][D] in shared memory, of which there are `rows`.
+template <class T, KvType K, int Rows, int N, int D>
 __device__ __forceinline__ void fetch_prepared(RawQueries<N, D>& raw, const char* from, int rows) {
 #pragma unroll
   for (int n = 0; n < N; ++n) {
-    const int row = n * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+    const int row = n * 8 + lane_row<Rows>();
     fetch_row<T, K>(raw, n, reinterpret_cast<const T*>(from) + row * D, row < rows);
   }
 }

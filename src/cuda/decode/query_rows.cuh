@@ -20,12 +20,12 @@ template <int D>
 using QueryRowShape = RowShape<D, kQueryLanes<D>>;
 
 /// Shared memory that prepare_query_rows() takes: the rows, and sines for as many tokens as a warp has rows at a time.
-template <int D, int N>
-inline constexpr int kQueryRowsBytes = (16 * N + 4 * QueryRowShape<D>::kRows) * D;
+template <int D, int Rows>
+inline constexpr int kQueryRowsBytes = (2 * Rows + 4 * QueryRowShape<D>::kRows) * D;
 
-/// Queries of rows [row0, row0 + 8 N) of a kv head as apply_rope() would give them, packed [8 N][D] at `to` in shared
+/// Queries of rows [row0, row0 + Rows) of a kv head as apply_rope() would give them, packed [Rows][D] at `to` in shared
 /// memory. Rows from `rows` on are left out. All lanes of the warp call it.
-template <class T, int D, int N>
+template <class T, int D, int Rows>
 __device__ __noinline__ void prepare_query_rows(const Params& p, char* to, int b, int q_begin, int history, int head,
                                                 int row0, int rows) {
   using Shape = QueryRowShape<D>;
@@ -34,8 +34,8 @@ __device__ __noinline__ void prepare_query_rows(const Params& p, char* to, int b
   const bool by_position = p.rope.base == nullptr && p.rope.mrope == MropeMode::none;
   const bool halves = p.rope.pairs == RopePairs::half_split;
   const RowLane at{{false, dim > 0 && halves ? dim / 16 : Shape::kPairs}, lane % Shape::kLanes};
-  auto* sines = reinterpret_cast<float*>(to + 8 * N * D * 2);  // of a token: the cosines of all pairs, then the sines
-  const int end = min(8 * N, rows - row0);
+  auto* sines = reinterpret_cast<float*>(to + Rows * D * 2);  // of a token: the cosines of all pairs, then the sines
+  const int end = min(Rows, rows - row0);
   int first = 0;  // `sines` has those of tokens [first, last)
   int last = 0;
 #pragma unroll 1

@@ -27,27 +27,36 @@ __device__ __forceinline__ int exponent_of(float x) {
   return static_cast<int>(__float_as_uint(x) >> 23);
 }
 
-/// Largest over the lanes that hold the same queries.
+/// Largest over the lanes that hold the same queries. Packed: lanes whose lane % 4 differs by 2 do.
+template <bool Packed>
 __device__ __forceinline__ float max_over_rows(float x) {
+  if constexpr (Packed) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
   x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 4));
   x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 8));
   return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 16));
 }
-__device__ __forceinline__ float sum_over_rows(float x) {
+/// Sum over them, `x` being a lane's own sums. The same bits packed or not.
+template <bool Packed, int Sums>
+__device__ __forceinline__ float sum_over_rows(const float (&sums)[Sums]) {
+  float x = sums[0];
+  if constexpr (Sums > 1) x += sums[1];
+  if constexpr (Packed) x += __shfl_xor_sync(0xffffffffu, x, 2);
   x += __shfl_xor_sync(0xffffffffu, x, 4);
   x += __shfl_xor_sync(0xffffffffu, x, 8);
   return x + __shfl_xor_sync(0xffffffffu, x, 16);
 }
 
 /// What a warp has summed of an item.
-template <int N, int D>
+/// @tparam Sums 2: sums of p are kept apart for the first and the second half of each tile's tokens, so that they come
+///              to the same bits as where two lanes have them
+template <int N, int D, int Sums>
 struct State {
-  float o[D / 16][N][4];  ///< sums of p times stored values, conversion offsets included
-  float ones[N][4];       ///< sums of p as the products used it (quantised values)
-  float high[N][2];       ///< reference maximum, log2 units
-  float sum[N][2];        ///< this lane's part of the sum of p
-  float zero[N][2];       ///< this lane's part of the sum of p * zero (quantised values)
-  float unit;             ///< power of two that p carries besides its scale (quantised values)
+  float o[D / 16][N][4];   ///< sums of p times stored values, conversion offsets included
+  float ones[N][4];        ///< sums of p as the products used it (quantised values)
+  float high[N][2];        ///< reference maximum, log2 units
+  float sum[N][2][Sums];   ///< this lane's part of the sum of p
+  float zero[N][2][Sums];  ///< this lane's part of the sum of p * zero (quantised values)
+  float unit;              ///< power of two that p carries besides its scale (quantised values)
 
   __device__ void reset() {
 #pragma unroll
@@ -62,8 +71,8 @@ struct State {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         high[n][e] = kLow;
-        sum[n][e] = 0.0F;
-        zero[n][e] = 0.0F;
+#pragma unroll
+        for (int i = 0; i < Sums; ++i) sum[n][e][i] = zero[n][e][i] = 0.0F;
       }
     }
     unit = 0x1p120F;
@@ -107,22 +116,40 @@ __device__ __forceinline__ float of_row(float2 x, int e) {
   return e == 0 ? x.x : x.y;
 }
 
-template <class T, KvType K, KvType V, int DV, int Tokens, int N>
+/// With 4 rows (policy.h) the columns of queries 4 to 7 repeat those of 0 to 3. The lanes that have them take the
+/// scores of the second half of the tile's tokens from them, the others those of the first half.
+template <class T, KvType K, KvType V, int DV, int Tokens, int Rows, int Sums>
 struct Softmax {
+  static constexpr int N = row_tiles(Rows);
+  static constexpr bool kPacked = Rows < 8;
   static constexpr bool kBf16P = dtype_of<T> == DType::bf16 && V == KvType::same;
   static constexpr float kPLift = V == KvType::same && !kBf16P ? kLift : 0.0F;
-  static constexpr int kM = Tokens / 16;
-  static constexpr int kScores = kM * N * 4;  ///< that a lane has of a tile
+  static constexpr int kTiles = Tokens / 16;
+  static constexpr int kM = kPacked ? kTiles / 2 : kTiles;  ///< of these that a lane has scores of
+  static constexpr int kScores = kM * N * 4;
   static_assert(kScores <= 32, "a bit for each");
+  static_assert(!kPacked || kTiles % 2 == 0);
+  static_assert(!kPacked || Sums == 1);
+  using States = State<N, DV, Sums>;
 
   /// Turns products into p fragments and updates the state. `k_params` and `v_params` are the tile's in shared memory.
   /// `t` is the tile's first token. `masked`: there may be keys in it that some row does not see; `first` is the first
   /// one that any of the sequence's rows does.
-  __device__ static void run(State<N, DV>& st, const RowFactors<N>& q, const Visible<N>& visible,
-                             const core::Ownership& own, float softcap, float (&s)[kM][N][4],
-                             std::uint32_t (&p)[kM][N][2], const std::uint32_t* k_params, const std::uint32_t* v_params,
-                             int t, bool masked, int first) {
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+  __device__ static void run(States& st, const RowFactors<N>& q, const Visible<N>& visible, const core::Ownership& own,
+                             float softcap, const float (&products)[kTiles][N][4], std::uint32_t (&p)[kTiles][N][2],
+                             const std::uint32_t* k_params, const std::uint32_t* v_params, int t, bool masked,
+                             int first) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const bool second_half = kPacked && (lane & 2) != 0;
+    const int g = lane / 4 + (second_half ? kM * 16 : 0);  // the lane's first token
+    float s[kM][N][4];
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) {
+      const int m = i / (4 * N);
+      const int n = i / 4 % N;
+      s[m][n][i % 4] = products[m][n][i % 4];
+      if constexpr (kPacked) s[m][n][i % 4] = second_half ? products[m + kM][n][i % 4] : s[m][n][i % 4];
+    }
     if constexpr (K != KvType::same) {
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
@@ -174,6 +201,18 @@ struct Softmax {
         if constexpr (V != KvType::same) {
 #pragma unroll
           for (int i = 0; i < 2 * kM; ++i) v_words[i] = t + i * 8 + g < first ? 0u : v_words[i];
+          // A value that is not finite must not reach rows that do not see it, p being 0 there.
+          std::uint32_t not_finite = 0;
+#pragma unroll
+          for (int i = 0; i < 2 * kM; ++i) {
+            if (is_finite(v_words[i])) continue;
+            not_finite |= 1u << i;
+            v_words[i] = 0;
+          }
+#pragma unroll
+          for (int row = 0; row < 2 * N; ++row) {
+            if ((seen >> row * 2 * kM & not_finite) != 0) st.zero[row / 2][row % 2][0] = NAN;
+          }
         }
       }
     }
@@ -225,10 +264,11 @@ struct Softmax {
         for (int i = 0; i < 4; ++i) {
           const int e = i % 2;
           float x = exp2_approx(fmaf(s[m][n][i], scale[n][e], -high[e]));
-          st.sum[n][e] += x;
+          const int half = Sums * m / kM;
+          st.sum[n][e][half] += x;
           if constexpr (V != KvType::same) {
             const int row = 2 * m + i / 2;
-            st.zero[n][e] = fmaf(x, vz[row], st.zero[n][e]);
+            st.zero[n][e][half] = fmaf(x, vz[row], st.zero[n][e][half]);
             x *= vs[row] * st.unit;
           }
           s[m][n][i] = x;
@@ -236,12 +276,20 @@ struct Softmax {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           p[m][n][h] = ptx::movmatrix(pack<kBf16P>(s[m][n][2 * h], s[m][n][2 * h + 1]));
+          // What columns 4 to 7 then hold nobody uses.
+          if constexpr (kPacked) p[m + kM][n][h] = __shfl_xor_sync(0xffffffffu, p[m][n][h], 16);
         }
       }
     }
   }
 
  private:
+  /// Whether both parameters in a word are.
+  __device__ static __forceinline__ bool is_finite(std::uint32_t word) {
+    constexpr std::uint32_t kExponent = dtype_of<T> == DType::bf16 ? 0x7f80u : 0x7c00u;
+    return (word & kExponent) != kExponent && (word >> 16 & kExponent) != kExponent;
+  }
+
   /// softcap tanh(x / softcap), x and softcap in log2 units: tanh x = 1 - 2 / (e^2x + 1).
   __device__ static __forceinline__ void cap_scores(float (&scores)[kScores], float softcap) {
     const float factor = 2.0F * 1.4426950408889634F / softcap;
@@ -277,10 +325,10 @@ struct Softmax {
 
   /// Raises the reference of those queries that need it, and the unit if a value scale needs it. Each query's decision
   /// is its own, so that its bits do not depend on its neighbours in the tile.
-  __device__ static void raise_reference(State<N, DV>& st, const float (&top)[N][2], float largest) {
+  __device__ static void raise_reference(States& st, const float (&top)[N][2], float largest) {
     float unit_factor = 1.0F;
     if constexpr (V != KvType::same) {
-      const float all = max_over_rows(largest);
+      const float all = max_over_rows<kPacked>(largest);
       if (all * st.unit > 2048.0F) {
         // 2^(9 - floor(log2 all)), at most 2^120
         const int exponent = min(max(127 + 9 - (exponent_of(all) - 127), 1), 127 + 120);
@@ -299,12 +347,15 @@ struct Softmax {
     for (int n = 0; n < N; ++n) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float x = max_over_rows(top[n][e]);
+        const float x = max_over_rows<kPacked>(top[n][e]);
         const float high = x > st.high[n][e] + kSlack ? x : st.high[n][e];
         const float factor = exp2_approx(st.high[n][e] - high);
         st.high[n][e] = high;
-        st.sum[n][e] *= factor;
-        st.zero[n][e] *= factor;
+#pragma unroll
+        for (int i = 0; i < Sums; ++i) {
+          st.sum[n][e][i] *= factor;
+          st.zero[n][e][i] *= factor;
+        }
         const float f = factor * unit_factor;
 #pragma unroll
         for (int m = 0; m < DV / 16; ++m) {

@@ -24,7 +24,7 @@ __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], 
 /// Shared memory addresses that this lane gives ldmatrix for a tile of Tokens rows of Row bytes. One load covers 32
 /// rows of one chunk, or 16 rows of two chunks.
 template <int Row, int Tokens>
-class Rows {
+class StoredRows {
   static constexpr int kMask = (1 << swizzle_bits(Row)) - 1;
 
  public:
@@ -33,7 +33,7 @@ class Rows {
   static constexpr int kChunksPerLoad = 32 / kRowsPerLoad;
   static_assert(kChunks % kChunksPerLoad == 0);
 
-  __device__ Rows() {
+  __device__ StoredRows() {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int row = lane % kRowsPerLoad;
 #pragma unroll
@@ -55,11 +55,11 @@ class Rows {
 
 /// s[m][n] = K tile m (16 tokens) times queries of column tile n, plus `init`.
 template <KvType F, int D, int Tokens, int N, bool Bf16>
-__device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
-                                             std::uint32_t tile, const std::uint32_t (&q)[N][D / 16][2],
-                                             const float2 (&init)[N]) {
+__device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4],
+                                             const StoredRows<row_bytes(F, D), Tokens>& rows, std::uint32_t tile,
+                                             const std::uint32_t (&q)[N][D / 16][2], const float2 (&init)[N]) {
   using C = Convert<F>;
-  using R = Rows<row_bytes(F, D), Tokens>;
+  using R = StoredRows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;  // chunks that make whole steps of 16 channels
   constexpr int kSteps = kUnit * C::kPairs / 2;
 #pragma unroll
@@ -120,10 +120,11 @@ __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4], cons
 
 /// o[m][n] += V^T (16 of the first DV channels) times p of column tile n.
 template <KvType F, int D, int DV, int Tokens, int N, bool Bf16>
-__device__ __forceinline__ void value_products(float (&o)[DV / 16][N][4], const Rows<row_bytes(F, D), Tokens>& rows,
-                                               std::uint32_t tile, const std::uint32_t (&p)[Tokens / 16][N][2]) {
+__device__ __forceinline__ void value_products(float (&o)[DV / 16][N][4],
+                                               const StoredRows<row_bytes(F, D), Tokens>& rows, std::uint32_t tile,
+                                               const std::uint32_t (&p)[Tokens / 16][N][2]) {
   using C = Convert<F>;
-  using R = Rows<row_bytes(F, D), Tokens>;
+  using R = StoredRows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;
   constexpr int kSpan = kUnit > R::kChunksPerLoad ? kUnit : R::kChunksPerLoad;
   constexpr int kTiles = R::kRowsPerLoad / 16;

@@ -191,29 +191,6 @@ TEST(GpuDecode, BitsDependOnTheSequenceAlone) {
   }
 }
 
-/// The last token's, alone and behind others of the call: in one tile of rows and in two.
-TEST(GpuDecode, BitsDoNotDependOnQLen) {
-  PAGEDKV_NEEDS_DEVICE();
-  for (const KvType k : kFormats) {
-    for (const int dim : {64, 128}) {
-      for (const int k_len : {77, 1000, 5003}) {
-        CaseSpec s = base(DType::f16, {k, k}, dim, 4, 1);
-        s.lengths = {{1, k_len, 0}};
-        Case one(s);
-        const Result want = decode_test::run(one);
-        s.lengths = {{4, k_len, 0}};
-        Case four(s);
-        const Result got = decode_test::run(four);
-        const auto row = static_cast<std::size_t>(4 * dim);
-        for (std::size_t i = 0; i < row; ++i) {
-          ASSERT_EQ(got.o[3 * row + i], want.o[i]) << name(k) << " dim " << dim << " k_len " << k_len << " " << i;
-        }
-        for (std::size_t h = 0; h < 4; ++h) ASSERT_EQ(got.lse[12 + h], want.lse[h]) << name(k) << " k_len " << k_len;
-      }
-    }
-  }
-}
-
 /// More splits than are joined at a time, in sequences of their own CTAs and of few.
 TEST(GpuDecode, ManySplits) {
   PAGEDKV_NEEDS_DEVICE();
