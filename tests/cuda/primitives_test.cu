@@ -16,6 +16,7 @@
 #include "cuda/ptx/arithmetic.cuh"
 #include "cuda/ptx/async_copy.cuh"
 #include "cuda/ptx/convert.cuh"
+#include "cuda/ptx/mbarrier.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/relaxed_load.cuh"
@@ -101,6 +102,48 @@ TEST(Primitives, Barriers) {
     EXPECT_EQ(got[static_cast<std::size_t>(i)], (i % 96 + 3 * 37) % 96 + 3);
     EXPECT_EQ(got[static_cast<std::size_t>(2 * 96 + i)], 20);
   }
+}
+
+/// Warp 1 looks at a barrier until warp 0 has arrived, and each at one of its own until its copy has landed.
+__global__ void polling_kernel(std::uint32_t* out, const std::uint32_t* from) {
+  PAGEDKV_DYNAMIC_SHARED(__align__(16) char, shared);
+  const auto tid = threadIdx.x;
+  const std::uint32_t arrived = ptx::shared_address(shared);
+  const std::uint32_t landed = ptx::shared_address(shared + 16 + tid * 8);
+  auto* const copy = reinterpret_cast<std::uint32_t*>(shared + 16 + 64 * 8) + tid * 4;
+  auto* const told = reinterpret_cast<volatile std::uint32_t*>(shared + 16 + 64 * 24);
+  if (tid == 0) ptx::init_barrier(arrived, 2);
+  ptx::init_barrier(landed, 1);
+  __syncthreads();
+  if (tid < 2) {
+    *told = 42;
+    ptx::arrive_at(arrived);
+  } else if (tid >= 32) {
+    while (!ptx::phase_has_ended(arrived, 0)) {
+    }
+    out[tid - 32] = *told;
+  }
+  for (std::uint32_t parity = 0; parity < 2; ++parity) {
+    ptx::copy_async_16(ptx::shared_address(copy), from + (parity * 64 + tid) * 4);
+    ptx::arrive_after_copies(landed);
+    while (!ptx::phase_has_ended(landed, parity)) {
+    }
+    out[32 + parity * 64 + tid] = copy[tid % 4];
+  }
+}
+
+TEST(Primitives, BarriersThatAreLookedAt) {
+  PAGEDKV_NEEDS_DEVICE();
+  std::vector<std::uint32_t> from(2 * 64 * 4);
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::uint32_t>(i);
+  const DeviceBuffer in = support::to_device(from);
+  std::vector<std::uint32_t> got(32 + 2 * 64);
+  const DeviceBuffer out(got.size() * 4);
+  support::launch(&polling_kernel, {dim3(1), 64, 16 + 64 * 24 + 16}, out.as<std::uint32_t>(),
+                  in.as<const std::uint32_t>());
+  out.get(got.data());
+  for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(got[i], 42u);
+  for (std::size_t i = 0; i < 2 * 64; ++i) EXPECT_EQ(got[32 + i], i * 4 + i % 4);
 }
 
 /// a [16][16], b [16][8] as words of two elements next to each other in k, and c [16][8].

@@ -9,6 +9,7 @@
 #include "cuda/device_memory.h"
 #include "cuda/launch.h"
 #include "cuda/ptx/async_copy.cuh"
+#include "cuda/ptx/mbarrier.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/shared_memory.cuh"
@@ -102,6 +103,16 @@ __global__ void divergent_mma(float* out) {
   *out = d[0];
 }
 
+__global__ void nobody_arrives() {
+  PAGEDKV_DYNAMIC_SHARED(std::uint64_t, barrier);
+  const std::uint32_t at = ptx::shared_address(barrier);
+  if (threadIdx.x == 0) ptx::init_barrier(at, 2);
+  __syncthreads();
+  if (threadIdx.x == 32) ptx::arrive_at(at);
+  while (!ptx::phase_has_ended(at, 0)) {
+  }
+}
+
 TEST(Emulator, ReportsDivergence) {
   const DeviceBuffer out(4);
   expect_report({"ended", "half_of_a_warp_ends", "CTA (2, 0, 0)", "warp 0, lanes", "__syncwarp of mask ffffffff at",
@@ -115,6 +126,7 @@ TEST(Emulator, ReportsDivergence) {
   expect_report({"__syncwarp"}, &two_masks, {dim3(1), 32});
   expect_report({"leaves it out"}, &mask_without_itself, {dim3(1), 32});
   expect_report({"reads a lane"}, &shuffle_from_outside, {dim3(1), 32}, out.as<int>());
+  expect_report({"for ever", "nobody_arrives"}, &nobody_arrives, {dim3(1), 64, 1024});
   expect_report({"different places"}, &divergent_mma, {dim3(1), 32}, out.as<float>());
 }
 

@@ -102,6 +102,13 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
 
   p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), p.max_splits);
 
+  const bool next_beside = p.next_early && 2 * std::int64_t{ctas} <= resident;
+  const auto tiles_of = [&](int bytes) {
+    const auto of_tiles = std::int64_t{ctas} * (kWarps - 1) * stage_bytes(kK, kV, kDim);
+    return bytes > 0 ? static_cast<int>(std::max(bytes / of_tiles, std::int64_t{1})) : 0;
+  };
+  p.read_on = {tiles_of(next_beside ? kReadOnBesideBytes : kReadOnBytes), tiles_of(read_on_after_bytes(kK, kV))};
+
   auto* kernel = &decode_kernel<T, kK, kV, kDim, kRows>;
   const auto shared = static_cast<std::size_t>(shared_bytes(device.arch, kK, kV, kDim, kTiles));
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);

@@ -11,6 +11,7 @@
 #include "cuda/decode/policy.h"
 #include "cuda/decode/query.cuh"
 #include "cuda/decode/query_rows.cuh"
+#include "cuda/decode/read_on.cuh"
 #include "cuda/decode/schedule.cuh"
 #include "cuda/decode/softmax.cuh"
 #include "cuda/decode/tile.cuh"
@@ -121,6 +122,7 @@ struct CtaShared {
   WorkParams work;     ///< the kernel's, for functions that are called, which read kernel parameters slowly
   OutputParams output;
   Exchange<Rows> exchange;
+  ReadOnShared read_on;
   WarpShared<row_tiles(Rows)> warp[kWarps];
 };
 
@@ -200,6 +202,12 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   if (ahead) {
 #pragma unroll 1
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+    const Cursor& start = cta.start.cursor;
+    if (start.seq.end(start.split) - start.seq.begin(start.split) > kWarps * kTokens * (kStages - 1) &&
+        (1 << p.block_shift) >= kTokens) {
+      wait_and_read_on<K, V, D, Loader<K, V, D, Rows>>(cta.work, cta.read_on, own_shared.loader, cta.warp[0].loader,
+                                                       loader.tiles_left(), p.read_on);
+    }
     wait_for_turn(p.next_early);
   }
   NewRows<D> new_rows;

@@ -50,6 +50,14 @@ struct LoaderShared {
   bool written;              ///< the new tokens of the CTA's items are in the cache
 };
 
+/// What the copies that a loader has started leave of an item's tiles.
+struct TilesLeft {
+  WarpTiles tiles;
+  int i;      ///< the next one
+  int first;  ///< first key
+  int ready;  ///< one past the keys that are in the cache
+};
+
 template <KvType K, KvType V, int D, int Rows>
 class Loader {
   using S = Stage<K, V, D>;
@@ -131,6 +139,14 @@ class Loader {
     ptx::commit_copies();
   }
 
+  /// Of the item whose tiles are issued.
+  __device__ TilesLeft tiles_left() const { return {issued_.tiles, i_, issued_.first, issued_.ready}; }
+
+  /// K data of the block that holds token `token` of this warp's tiles of the item.
+  __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {
+    return reinterpret_cast<const char*>(shared.block[token >> piece_shift(block_shift)]);
+  }
+
  private:
   /// What is known of the item whose tiles are issued.
   struct Issued {
@@ -201,11 +217,6 @@ class Loader {
   __device__ static int piece_shift(int block_shift) {
     constexpr int kTileShift = kTokens == 64 ? 6 : kTokens == 32 ? 5 : 4;
     return min(kTileShift, block_shift);
-  }
-
-  /// K data of the block that holds token `token` of this warp's tiles of the item.
-  __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {
-    return reinterpret_cast<const char*>(shared.block[token >> piece_shift(block_shift)]);
   }
 
   /// Copies Count rows of Row bytes that lie one behind the other. Not Whole: rows outside [first, last) become zero;

@@ -68,9 +68,16 @@ struct OutputParams {
   Partials partials;
 };
 
+/// Most tiles that a warp brings into L2 (read_on.cuh).
+struct ReadOnTiles {
+  int waiting;  ///< while the kernels before this one run
+  int after;    ///< when they have ended
+};
+
 struct Params : WorkParams, OutputParams {
-  bool next_early;                ///< starts_next_early()
-  bool read_ahead;                ///< lengths, block table and stored tokens may be read before the wait
+  bool next_early;  ///< starts_next_early()
+  bool read_ahead;  ///< lengths, block table and stored tokens may be read before the wait
+  ReadOnTiles read_on;
   std::uint32_t v_channel_bytes;  ///< rows that are key and value both: where in a row the value starts
   const std::uint32_t* tree_mask;
   const void* q;

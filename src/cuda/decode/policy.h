@@ -140,7 +140,7 @@ PAGEDKV_HD_CONSTEXPR int most_runs(int splits) {
 /// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
 /// each warp keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
-  return 304 + 4 * kWarps + kWarps * 8 * row_tiles * 8 +
+  return 304 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + 16 + 24 * kWarps + 16 +
          kWarps * (544 + 96 * row_tiles + (row_tiles > 1 ? 96 * row_tiles : 24));
 }
 
@@ -169,6 +169,18 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
 /// than a late start (which costs 64 sequences of 8192 tokens 2 to 5 %).
 PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t resident, int ctas, int max_splits) {
   return ctas < 3 || items <= resident || max_splits <= 4;
+}
+
+/// Bytes that all CTAs of a call together bring into L2 while they wait: about half of it, because what they bring in
+/// has to stay until they come to it.
+inline constexpr int kReadOnBytes = 24 << 20;
+/// The same where CTAs of the next call find room beside those of this one when it starts: then most of their wait is
+/// not the time between the calls, and they take the bandwidth that this call needs.
+inline constexpr int kReadOnBesideBytes = 8 << 20;
+/// And when the wait is over, while the memory has nothing to do but to bring queries. Not for int4, whose loops wait
+/// less for memory than for instructions.
+PAGEDKV_HD_CONSTEXPR int read_on_after_bytes(KvType k, KvType v) {
+  return k == KvType::int4 && v == KvType::int4 ? 0 : 8 << 20;
 }
 
 /// Registers of a thread: as many as let the CTAs of ctas_per_sm() fit.

@@ -48,6 +48,13 @@ __device__ __forceinline__ void store_once_16(void* p, uint4 v) {
   __stcs(static_cast<uint4*>(p), v);
 }
 
+/// Brings `bytes` (a multiple of 16) from `p` on, which is a multiple of 16 too, into L2. From sm_90 on.
+__device__ __forceinline__ void prefetch_l2(const void* p, std::uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
 /// Brings the 32 bytes around `p` into L2.
 __device__ __forceinline__ void prefetch_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));

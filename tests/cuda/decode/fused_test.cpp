@@ -287,7 +287,8 @@ void check_chain(const FusedSpec& spec, int steps) {
 
 TEST(GpuFusedDecode, CallsThatFeedEachOther) {
   PAGEDKV_NEEDS_DEVICE();
-  for (const int longest : {200, 600}) {  // with one split per sequence, and with several
+  // With one split per sequence, with several, and with more keys than the rings have room for.
+  for (const int longest : {200, 600, 2500}) {
     for (const KvType k : kFormats) {
       FusedSpec s = base(DType::f16, {k, k}, 128);
       s.base.lengths = {{1, 100, 0}, {4, longest, 1}, {16, 64, 2}, {1, 1, 3}};

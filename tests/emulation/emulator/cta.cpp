@@ -33,6 +33,7 @@ namespace emulation {
 namespace {
 
 constexpr std::uint8_t kGarbage = 0xff;        // NaN in every float format
+constexpr int kMostPolls = 1000000;            // of a CTA
 constexpr std::uint32_t kSharedOrigin = 1024;  // addresses below belong to the system on sm_90
 
 /// Thrown through the stacks of threads whose kernel has failed.
@@ -106,6 +107,7 @@ class Cta {
 
   void meet(const WarpOperation& operation, unsigned mask, void* operand, std::source_location where);
   int barrier(bool predicate, std::source_location where);
+  void yield(std::source_location where);
   [[noreturn]] void fail(const std::string& what, std::source_location where);
   void declare_shared(void* object, std::size_t bytes, std::source_location where);
 
@@ -132,6 +134,7 @@ class Cta {
   std::size_t count_ = 0;  ///< threads of the CTA
   std::size_t done_ = 0;
   std::size_t turn_ = 0;  ///< the warp that runs
+  int polls_ = 0;         ///< calls of yield()
   // The barrier that threads are at.
   std::size_t arrived_ = 0;
   int votes_ = 0;
@@ -142,6 +145,16 @@ class Cta {
   std::size_t declared_bytes_ = 0;
   std::string failure_;
 };
+
+/// The thread's oldest copies.
+void land(Thread& t, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Copy& c = t.copies[i];
+    std::memcpy(c.to, c.from, c.bytes);
+    std::memset(c.to + c.bytes, 0, c.size - c.bytes);
+  }
+  t.copies.erase(t.copies.begin(), t.copies.begin() + static_cast<std::ptrdiff_t>(count));
+}
 
 /// Never destroyed: its fibers wait for the next kernel when the program ends.
 Cta& cta() {
@@ -260,6 +273,13 @@ int Cta::barrier(bool predicate, std::source_location where) {
   return result_;
 }
 
+void Cta::yield(std::source_location where) {
+  if (++polls_ > kMostPolls) fail("threads look for ever at what nobody changes", where);
+  turn_ = (turn_ + 1) % warps_.size();
+  current_->fiber->park();
+  if (!failure_.empty()) throw Abandoned{};
+}
+
 void Cta::declare_shared(void* object, std::size_t bytes, std::source_location where) {
   if (std::find(declared_.begin(), declared_.end(), object) != declared_.end()) return;
   declared_.push_back(object);
@@ -305,6 +325,7 @@ Warp* Cta::next_warp() {
 
 void Cta::run() {
   done_ = arrived_ = turn_ = 0;
+  polls_ = 0;
   declared_.clear();
   declared_bytes_ = 0;
   std::memset(shared_.get(), kGarbage, launch_->shared);
@@ -416,6 +437,10 @@ int barrier(bool predicate, std::source_location where) {
   return cta().barrier(predicate, where);
 }
 
+void yield(std::source_location where) {
+  cta().yield(where);
+}
+
 void fail(const std::string& what, std::source_location where) {
   cta().fail(what, where);
 }
@@ -464,6 +489,13 @@ void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::ui
   std::memset(at, kGarbage, size);
 }
 
+void land_copies() {
+  Thread& t = cta().current();
+  land(t, t.copies.size());
+  std::fill(t.groups.begin(), t.groups.end(), 0);
+  t.open = 0;
+}
+
 void commit_copies() {
   Thread& t = cta().current();
   t.groups.push_back(t.open);
@@ -476,12 +508,7 @@ void wait_copies(int left) {
   const std::size_t groups = t.groups.size() - static_cast<std::size_t>(left);
   std::size_t landed = 0;
   for (std::size_t g = 0; g < groups; ++g) landed += t.groups[g];
-  for (std::size_t i = 0; i < landed; ++i) {
-    const Copy& c = t.copies[i];
-    std::memcpy(c.to, c.from, c.bytes);
-    std::memset(c.to + c.bytes, 0, c.size - c.bytes);
-  }
-  t.copies.erase(t.copies.begin(), t.copies.begin() + static_cast<std::ptrdiff_t>(landed));
+  land(t, landed);
   t.groups.erase(t.groups.begin(), t.groups.begin() + static_cast<std::ptrdiff_t>(groups));
 }
 

@@ -53,6 +53,9 @@ void meet(const WarpOperation& operation, unsigned mask, void* operand, std::sou
 /// __syncthreads_count.
 int barrier(bool predicate, std::source_location where);
 
+/// Lets the other warps have a turn: for threads that look at something again and again until others change it.
+void yield(std::source_location where);
+
 /// Ends the kernel with an error at this place.
 [[noreturn]] void fail(const std::string& what, std::source_location where);
 
@@ -73,6 +76,8 @@ void copy_async(std::uint32_t to, const void* from, std::uint32_t bytes, std::ui
                 std::source_location where);
 void commit_copies();
 void wait_copies(int left);
+/// All that the thread has issued.
+void land_copies();
 
 }  // namespace emulation
 

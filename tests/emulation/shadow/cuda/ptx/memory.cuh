@@ -50,6 +50,10 @@ inline std::uint32_t load_4(const void* p, Place where = Place::current()) {
   return detail::load<std::uint32_t>(p, where);
 }
 inline void prefetch_l2(const void*) {}
+inline void prefetch_l2(const void* p, std::uint32_t bytes, Place where = Place::current()) {
+  detail::check_aligned<uint4>(p, where);
+  if (bytes % 16 != 0) emulation::fail("a prefetch of a number of bytes that is no multiple of 16", where);
+}
 inline void store_16(void* p, uint4 v, Place where = Place::current()) {
   detail::store(p, v, where);
 }
