@@ -183,7 +183,7 @@ struct AttentionArgs {
   /// backend memory.
   const std::uint8_t* finished = nullptr;
   /// [max_total_q] bit j: the new token sees new token j of its sequence, in place of the causal order among them.
-  /// Older tokens are seen as ever. May be null; backend memory. On the GPU a hidden token's value must be finite.
+  /// Older tokens are seen as ever. May be null; backend memory. On the GPU an unquantised hidden value must be finite.
   const std::uint32_t* tree_mask = nullptr;
   /// > 1: scores of a query at position t > log_n_length are multiplied by log(t) / log(log_n_length).
   std::int32_t log_n_length = 0;

@@ -146,6 +146,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   constexpr int kDimV = value_dim(D);
   constexpr int kJoinAhead = join_ahead(D, N);
   static_assert(kStages >= 2);
+  static_assert(Rows >= 8 || packs_rows(K, V, D), "the kernels for more rows must give the same bits");
   static_assert(sizeof(CtaShared<Rows>) <= extra_shared_bytes(N) && extra_shared_bytes(N) % 16 == 0);
   static_assert(sizeof(KeptRows<kDimV, Rows>) <= kept_bytes(D, N));
   static_assert(S::kBytes >= Rows * kDimV * 4, "an item's result goes through a stage");

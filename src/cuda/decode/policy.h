@@ -77,7 +77,7 @@ PAGEDKV_HD_CONSTEXPR int stage_bytes(KvType k, KvType v, int dim) {
 
 /// Whether there are kernels for up to 4 rows, in which two halves of a tile's tokens share the 8 columns of scores.
 PAGEDKV_HD_CONSTEXPR bool packs_rows(KvType k, KvType v, int dim) {
-  return k == v && (dim == 64 || dim == 128) && tile_tokens(k, v, dim) >= 32;
+  return k == v && k != KvType::same && (dim == 64 || dim == 128) && tile_tokens(k, v, dim) >= 32;
 }
 
 /// log2 of the tokens of a split. Each end of a split costs about as much as item_bytes(); short ones would give a
