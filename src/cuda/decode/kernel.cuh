@@ -207,7 +207,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
     if (start.seq.end(start.split) - start.seq.begin(start.split) > kWarps * kTokens * (kStages - 1) &&
         (1 << p.block_shift) >= kTokens) {
       wait_and_read_on<K, V, D, Loader<K, V, D, Rows>>(cta.work, cta.read_on, own_shared.loader, cta.warp[0].loader,
-                                                       loader.tiles_left(), p.read_on);
+                                                       loader.tiles_left(start), p.read_on);
     }
     wait_for_turn(p.next_early);
   }

@@ -21,10 +21,11 @@ struct WarpTiles {
 
   template <int Tokens>
   __device__ static WarpTiles of(const Sequence& seq, int split) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int origin = (seq.split0 + split) << seq.split_shift;
-    const int first = seq.begin(split);
-    const int last = seq.end(split);
+    return of<Tokens>(seq.origin(split), seq.begin(split), seq.end(split), static_cast<int>(threadIdx.x) / 32);
+  }
+  /// Those of any warp; the item's keys are [first, last), its split starts at `origin`.
+  template <int Tokens>
+  __device__ static WarpTiles of(int origin, int first, int last, int warp) {
     WarpTiles t;
     t.base = origin + warp * Tokens;
     if (last <= first) {
@@ -53,9 +54,10 @@ struct LoaderShared {
 /// What the copies that a loader has started leave of an item's tiles.
 struct TilesLeft {
   WarpTiles tiles;
-  int i;      ///< the next one
-  int first;  ///< first key
-  int ready;  ///< one past the keys that are in the cache
+  int i;  ///< the next one
+  int begin_of_first_warp;
+  int first;  ///< the item's first key
+  int ready;  ///< one past its keys that are in the cache
 };
 
 template <KvType K, KvType V, int D, int Rows>
@@ -139,8 +141,11 @@ class Loader {
     ptx::commit_copies();
   }
 
-  /// Of the item whose tiles are issued.
-  __device__ TilesLeft tiles_left() const { return {issued_.tiles, i_, issued_.first, issued_.ready}; }
+  /// Of the first item, whose tiles are issued.
+  __device__ TilesLeft tiles_left(const Cursor& first) const {
+    const auto of_first_warp = WarpTiles::of<kTokens>(first.seq.origin(first.split), issued_.first, shared_.last, 0);
+    return {issued_.tiles, i_, of_first_warp.begin, issued_.first, issued_.ready};
+  }
 
   /// K data of the block that holds token `token` of this warp's tiles of the item.
   __device__ static const char* block_of(const LoaderShared& shared, int token, int block_shift) {

@@ -50,9 +50,10 @@ __device__ __noinline__ void wait_and_read_on(const WorkParams& work, ReadOnShar
   std::uint32_t parity = 0;
 #pragma unroll 1
   for (int i = left.i; i < left.tiles.end; ++i) {
-    // Then perhaps the first warp's tile i.
+    // The warp's own tile i, then perhaps the first warp's.
 #pragma unroll 1
     for (bool of_first = false;; of_first = true) {
+      const int begin = of_first ? left.begin_of_first_warp : left.tiles.begin;
       const int t = left.tiles.token<kTokens>(i) - (of_first ? warp * kTokens : 0);
       if (t >= left.first && t + kTokens <= left.ready) {
         if (--most.waiting < 0) {
@@ -62,7 +63,7 @@ __device__ __noinline__ void wait_and_read_on(const WorkParams& work, ReadOnShar
         const bool over = __any_sync(0xffffffffu, ptx::phase_has_ended(turn, 0));
         if (over && --most.after < 0) return;
         const LoaderShared& entries = of_first ? first_warp : own;
-        const char* block = Loader::block_of(entries, (i - left.tiles.begin) * kTokens, work.block_shift);
+        const char* block = Loader::block_of(entries, (i - begin) * kTokens, work.block_shift);
         const int row = t & ((1 << work.block_shift) - 1);
         const char* k = block + row * S::kRowK;
         const char* params = block + own.param_shift + row * 4;

@@ -24,7 +24,8 @@ struct Sequence {
   int row_tiles;           ///< of one kv head; 0 if there is no query
   std::int64_t table_row;  ///< its first entry of the block table
 
-  __device__ int begin(int split) const { return max(first, (split0 + split) << split_shift); }
+  __device__ int origin(int split) const { return (split0 + split) << split_shift; }
+  __device__ int begin(int split) const { return max(first, origin(split)); }
   __device__ int end(int split) const { return min(last, (split0 + split + 1) << split_shift); }
 };
 
