@@ -104,16 +104,17 @@ TEST(Primitives, Barriers) {
   }
 }
 
-/// Warp 1 looks at a barrier until warp 0 has arrived, and each at one of its own until its copy has landed.
+/// Warp 1 looks at a barrier until two threads of warp 0 have arrived, and each warp at one of its own until its copies
+/// have landed.
 __global__ void polling_kernel(std::uint32_t* out, const std::uint32_t* from) {
   PAGEDKV_DYNAMIC_SHARED(__align__(16) char, shared);
   const auto tid = threadIdx.x;
   const std::uint32_t arrived = ptx::shared_address(shared);
-  const std::uint32_t landed = ptx::shared_address(shared + 16 + tid * 8);
-  auto* const copy = reinterpret_cast<std::uint32_t*>(shared + 16 + 64 * 8) + tid * 4;
-  auto* const told = reinterpret_cast<volatile std::uint32_t*>(shared + 16 + 64 * 24);
+  const std::uint32_t landed = ptx::shared_address(shared + 8 + tid / 32 * 8);
+  auto* const told = reinterpret_cast<volatile std::uint32_t*>(shared + 24);
+  auto* const copy = reinterpret_cast<std::uint32_t*>(shared + 32) + tid * 4;
   if (tid == 0) ptx::init_barrier(arrived, 2);
-  ptx::init_barrier(landed, 1);
+  if (tid % 32 == 0) ptx::init_barrier(landed, 32);
   __syncthreads();
   if (tid < 2) {
     *told = 42;
@@ -139,8 +140,7 @@ TEST(Primitives, BarriersThatAreLookedAt) {
   const DeviceBuffer in = support::to_device(from);
   std::vector<std::uint32_t> got(32 + 2 * 64);
   const DeviceBuffer out(got.size() * 4);
-  support::launch(&polling_kernel, {dim3(1), 64, 16 + 64 * 24 + 16}, out.as<std::uint32_t>(),
-                  in.as<const std::uint32_t>());
+  support::launch(&polling_kernel, {dim3(1), 64, 32 + 64 * 16}, out.as<std::uint32_t>(), in.as<const std::uint32_t>());
   out.get(got.data());
   for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(got[i], 42u);
   for (std::size_t i = 0; i < 2 * 64; ++i) EXPECT_EQ(got[32 + i], i * 4 + i % 4);
