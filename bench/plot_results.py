@@ -111,6 +111,22 @@ def step_text(device):
                         *(t if s == "same" else f"{s}, T {t}" for t, s in columns)], rows))
 
 
+def shapes_text():
+    """The other shapes of the decode benchmark, T f16, with the write, without and with read_ahead."""
+    devices = ("h200", "h100")
+    results = {d: {(r["work"], r["stored"]): r for r in load(f"gpu_decode_{d}.json")["results"] if r["dtype"] == "f16"}
+               for d in devices}
+    works = list(dict.fromkeys(w for w, _ in results["h200"] if w not in STEP_WORKS))
+    rows = []
+    for work in works:
+        for name, us, fraction in ((work, "us", "of_read_bandwidth"),
+                                   (f"{work}, read_ahead", "us_read_ahead", "of_read_bandwidth_read_ahead")):
+            entries = [results[d][work, stored] for d in devices for stored in ("same", "int8", "int4")]
+            rows.append([name, *(f"{r[us]:.1f} ({r[fraction]:.3f})" if r["bytes"] > STREAMING else f"{r[us]:.1f}"
+                                 for r in entries)])
+    return markdown(["us (fraction of the read bandwidth)", "H200: f16", "int8", "int4", "H100: f16", "int8", "int4"], rows)
+
+
 def kv_text(device):
     data = load(f"gpu_kv_{device}.json")
     table = kv_results(device)
@@ -194,7 +210,8 @@ def main():
     options = parser.parse_args()
     text = DOC.read_text()
     for name, new in (("gpu_decode", decode_text()), ("gpu_step_h200", step_text("h200")),
-                      ("gpu_step_h100", step_text("h100")), ("gpu_kv_h200", kv_text("h200")),
+                      ("gpu_step_h100", step_text("h100")), ("gpu_shapes", shapes_text()),
+                      ("gpu_kv_h200", kv_text("h200")),
                       ("gpu_kv_h100", kv_text("h100"))):
         text = replace_between(text, name, new)
     DOC.write_text(text)
