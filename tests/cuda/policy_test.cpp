@@ -88,10 +88,18 @@ TEST(DecodePolicy, FitsTheDevice) {
         // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.
         EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
         EXPECT_EQ((1 << decode::kSplitShift) % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
+        EXPECT_LT(decode::kLongSplit, 1 << decode::kSplitShift);
+        if (decode::has_long_splits(k, v, dim, 1)) {
+          EXPECT_EQ(decode::kLongSplit % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
+        }
         // Sequences of every length up to the stated maximum have room for their splits.
-        EXPECT_EQ(decode::max_splits(k, v, dim, 0), 1);
-        EXPECT_GE(decode::max_splits(k, v, dim, 1025) << decode::short_split_shift(k, v, dim), 1024);
-        EXPECT_EQ(decode::max_splits(k, v, dim, 131072), 131072 >> decode::kSplitShift);
+        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 0), 1);
+        EXPECT_GE(decode::max_splits(k, v, dim, 3, 1025) << decode::short_split_shift(k, v, dim), 1024);
+        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 65536), 32);
+        const bool more = dim == 64 && k == v && k != KvType::same;
+        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 65537), more ? 52 : 33);
+        EXPECT_EQ(decode::max_splits(k, v, dim, 4, 131072), more ? 103 : 64);
+        EXPECT_EQ(decode::max_splits(k, v, dim, 5, 131072), 64);
       }
     }
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "cuda/decode/decode.h"
 #include "cuda/decode/kernel.cuh"
@@ -31,7 +32,10 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.split_shift = kSplitShift;
   p.short_split_shift = short_split_shift(l.format.k, l.format.v, l.head_dim);
   p.short_len = kShortLength;
+  p.long_len =
+      has_long_splits(l.format.k, l.format.v, l.head_dim, l.kv_heads) ? kLongLength : std::numeric_limits<int>::max();
   p.batch = a.batch;
+  p.max_k_len = a.max_k_len;
   p.cu_q = a.cu_q;
   p.cu_k = a.cu_k;
   p.finished = a.finished;
@@ -66,7 +70,6 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.q_rope_dim = a.rotate_q ? a.rope.dim : 0;
   p.prepare_q = a.q_bias != nullptr || p.q_rope_dim > 0;
   p.read_ahead = a.read_ahead;
-  p.max_splits = places.splits;
   if (places.splits > 1) {
     char* at = static_cast<char*>(workspace.data);
     p.partials.counters = reinterpret_cast<std::uint64_t*>(at);
@@ -92,7 +95,8 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   const Device& device = current_device();
   Params p = make_params(args, workspace);
   const std::int64_t row_tiles = (std::int64_t{args.max_q_len} * p.group + kRows - 1) / kRows;
-  const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * p.max_splits;
+  const int max_splits = workspace_layout(args).splits;
+  const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);
   const auto ctas = static_cast<unsigned>(std::min(items, resident));
   // With a CTA for every item each gets one; otherwise by expected time.
@@ -100,7 +104,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   p.item_cost = items <= resident ? 1 : item_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
   p.unit_cost = items <= resident ? 0 : unit_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);
 
-  p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), p.max_splits);
+  p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), max_splits);
 
   const bool next_beside = p.next_early && 2 * std::int64_t{ctas} <= resident;
   const auto tiles_of = [&](int bytes) {

@@ -12,36 +12,6 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-/// What the threads of a CTA share about it, in shared memory.
-struct Joining {
-  Cursor item;  ///< whose results went to the workspace
-  bool last;    ///< it was the last of those that are joined with it
-};
-
-/// Counters of an item's rows: the first of their splits or, if they have many, runs; the others of the splits of each
-/// run.
-__device__ __forceinline__ std::uint64_t* counters_of(const OutputParams& p, const Cursor& item, int rows_per_tile) {
-  return p.partials.counters + OutputRow(p, item, item.row_tile * rows_per_tile).index * (1 + p.partials.runs);
-}
-
-/// The results of an item are in the workspace. To be called by one thread behind a barrier.
-/// @param first_split the first split of the item's rows that the CTA had
-/// @param more whether the CTA has further splits of these rows
-__device__ __forceinline__ void arrive_split(const OutputParams& p, Joining& joining, const Cursor& item,
-                                             int rows_per_tile, int first_split, bool more) {
-  const int shift = join_run_shift(item.seq.splits);
-  const int run = item.split >> shift;
-  const int run0 = run << shift;
-  const int count = min(item.seq.splits - run0, 1 << shift);
-  if (more && item.split + 1 < run0 + count) return;
-  const int own = item.split + 1 - max(first_split, run0);
-  joining.item = item;
-  // Most rows belong to one CTA, which needs no counter then: one makes a warp wait until its copies have landed.
-  joining.last =
-      own == count ||
-      arrive(counters_of(p, item, rows_per_tile) + (item.seq.splits > kMostJoined ? 1 + run : 0), own, count);
-}
-
 /// Results of a row that are joined: part i is at first + i * step of Partials::o and ml + i of Partials::ml.
 struct Parts {
   int first;
@@ -50,6 +20,52 @@ struct Parts {
   int count;
   int run;  ///< that they are the splits of; -1: all of the row
 };
+
+/// What the threads of a CTA share about it, in shared memory.
+struct Joining {
+  Cursor item;  ///< whose results went to the workspace
+  Parts splits;
+  Parts runs;               ///< whose results are joined then, if `splits` are those of a run
+  std::uint64_t* counters;  ///< of the rows: the first of what makes them whole, the others of the splits of each run
+  bool last;                ///< the item was the last of `splits`
+};
+
+/// The thread that arrives. Where rows are few its warp has none of them to write.
+__device__ __forceinline__ bool arrives() {
+  return threadIdx.x == (kWarps - 1) * 32;
+}
+
+/// How many of joining.splits are this CTA's.
+struct Arrival {
+  int own;  ///< 0: it is not yet time to arrive
+};
+
+/// What arriving with an item takes, except that its results are in the workspace. One thread calls it.
+/// @param first_split the first split of the item's rows that the CTA had
+/// @param more whether the CTA has further splits of these rows
+__device__ __forceinline__ Arrival plan_arrival(const OutputParams& p, Joining& joining, const Cursor& item,
+                                                int rows_per_tile, int first_split, bool more) {
+  const int splits = item.seq.splits;
+  const int shift = join_run_shift(splits);
+  const int run = item.split >> shift;
+  const int run0 = run << shift;
+  const int count = min(splits - run0, 1 << shift);
+  if (splits == 1 || (more && item.split + 1 < run0 + count)) return {0};
+  joining.item = item;
+  joining.splits = {run0, 1, run0, count, splits > kMostJoined ? run : -1};
+  joining.runs = {0, 1 << shift, p.partials.splits, (splits + (1 << shift) - 1) >> shift, -1};
+  joining.counters =
+      p.partials.counters + OutputRow(p, item, item.row_tile * rows_per_tile).index * (1 + p.partials.runs);
+  return {item.split + 1 - max(first_split, run0)};
+}
+
+/// The results are there. The same thread calls it behind a barrier.
+__device__ __forceinline__ void arrive_split(Joining& joining, Arrival arrival) {
+  const Parts& splits = joining.splits;
+  // Most rows belong to one CTA, which needs no counter then: one makes a warp wait until its copies have landed.
+  joining.last = arrival.own > 0 && (arrival.own == splits.count ||
+                                     arrive(joining.counters + (splits.run + 1), arrival.own, splits.count));
+}
 
 /// Joins parts of all rows of a tile, in order. What a run gives takes the place of its first split.
 template <class T, KvType V, int D, int Rows, int Ahead>
@@ -93,24 +109,16 @@ __device__ __forceinline__ void join_parts(const OutputParams& p, const Cursor& 
 /// @tparam Ahead parts that a thread loads at a time
 template <class T, KvType V, int D, int Rows, int Ahead>
 __device__ __noinline__ void join_splits(const OutputParams& p, Joining& joining) {
-  const Cursor& item = joining.item;
-  const int splits = item.seq.splits;
-  const int length = 1 << join_run_shift(splits);
-  const int runs = (splits + length - 1) >> join_run_shift(splits);
-  Parts parts{0, 1, 0, splits, -1};
-  if (splits > kMostJoined) {
-    const int run = item.split >> join_run_shift(splits);
-    parts = {run * length, 1, run * length, min(splits - run * length, length), run};
-  }
+  const Parts* parts = &joining.splits;
 #pragma unroll 1
   for (;;) {
-    join_parts<T, V, D, Rows, Ahead>(p, item, parts);
-    if (parts.run < 0) return;
+    join_parts<T, V, D, Rows, Ahead>(p, joining.item, *parts);
+    if (parts->run < 0) return;
     __syncthreads();
-    if (threadIdx.x == 0) joining.last = arrive(counters_of(p, item, Rows), 1, runs);
+    if (arrives()) joining.last = arrive(joining.counters, 1, joining.runs.count);
     __syncthreads();
     if (!joining.last) return;
-    parts = {0, length, p.partials.splits, runs, -1};
+    parts = &joining.runs;
   }
 }
 

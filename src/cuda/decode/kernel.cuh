@@ -126,15 +126,6 @@ struct CtaShared {
   WarpShared<row_tiles(Rows)> warp[kWarps];
 };
 
-/// Copies parameters to shared memory; a barrier must follow. All threads of the CTA call it.
-template <class V>
-__device__ __forceinline__ void copy_words(V& to, const V& from) {
-  static_assert(sizeof(V) % 4 == 0);
-  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(sizeof(V) / 4); i += kWarps * 32) {
-    reinterpret_cast<std::uint32_t*>(&to)[i] = reinterpret_cast<const std::uint32_t*>(&from)[i];
-  }
-}
-
 /// @tparam Rows that a warp works on at a time: 4, 8 or 16
 template <class T, KvType K, KvType V, int D, int Rows>
 __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
@@ -166,13 +157,15 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
   auto* kept_rows =
       reinterpret_cast<KeptRows<kDimV, Rows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
-  copy_words<WorkParams>(cta.work, p);
-  copy_words<OutputParams>(cta.output, p);
+  // By one thread each: a load of parameters at different places is as many loads.
+  if (threadIdx.x == 0) cta.work = static_cast<const WorkParams&>(p);
+  if (threadIdx.x == 32) cta.output = static_cast<const OutputParams&>(p);
   if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
   const bool writes = p.new_rows[0] != nullptr;
+  LaneTurns<D> turns{};
+  if (writes) turns = fetch_turns<D>(p.rope);
   // The first stage is free until the loop over tiles.
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
-  if (writes) prepare_new_tokens<D>(p, new_tokens);
   __syncthreads();
   // What can be known of the first item before its memory may be read.
   SharedCursor current(&own_shared.item);
@@ -184,25 +177,30 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   // waits; not where CTAs have several items, because then some start late, do not wait, and would lose by it.
   bool visible_found = p.token_cost == 0 && p.tree_mask == nullptr;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
+  int stage = 0;  // the free one; the others are in flight, oldest first
+  int issued = 1;
   start_work(cta.work, Rows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
-    first_queries = QueryRows<T, Rows>(p, start);
     if (when == When::early) loader.prefetch_first();
+    if (ahead) {
+      loader.request_first();
+#pragma unroll 1
+      for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+    }
+    first_queries = QueryRows<T, Rows>(p, start);
     if (visible_found) seen_by_all = find_visible_early<Rows>(cta.work, cta.output.group_div, current.get(), visible);
-    if (writes) plan_new_tokens<D>(p, cta.work, new_tokens, start, Rows, when);
+    if (writes) {
+      prepare_new_tokens<D>(p, new_tokens, turns);
+      plan_new_tokens<D>(p, cta.work, new_tokens, start, Rows, when);
+    }
   });
   if (!cta.start.cursor.valid()) {
     if (ahead) wait_for_turn(p.next_early);  // so that this kernel does not end before those, even if no CTA has work
     return;
   }
-  loader.request_first();
-  int stage = 0;  // the free one; the others are in flight, oldest first
-  int issued = 1;
   if (ahead) {
-#pragma unroll 1
-    for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     const Cursor& start = cta.start.cursor;
     if (start.seq.end(start.split) - start.seq.begin(start.split) > kWarps * kTokens * (kStages - 1) &&
         (1 << p.block_shift) >= kTokens) {
@@ -210,6 +208,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
                                                        loader.tiles_left(start), p.read_on);
     }
     wait_for_turn(p.next_early);
+  } else {
+    loader.request_first();
   }
   NewRows<D> new_rows;
   if (writes) new_rows = fetch_new_rows<T, K, V, D>(cta.work, new_tokens);
@@ -320,14 +320,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
       raw = {};  // not used, and so takes no registers in the loop over tiles
     }
     join_warps<T, V, kDimV, Rows>(p, item, shared, cta.exchange, kept);
+    Arrival arrival{0};
+    if (arrives() && kept == nullptr) {
+      arrival = plan_arrival(p, cta.joining[turn], item, Rows, first_split, more && !new_queries);
+    }
     current.set(next);
     __syncthreads();
-    if (threadIdx.x == 0) {
-      cta.joining[turn].last = false;
-      if (item.seq.splits > 1 && kept == nullptr) {
-        arrive_split(p, cta.joining[turn], item, Rows, first_split, more && !new_queries);
-      }
-    }
+    if (arrives()) arrive_split(cta.joining[turn], arrival);
     if (new_queries) first_split = 0;
     turn ^= 1;
     if (cta.joining[turn].last)

@@ -61,18 +61,37 @@ struct NewTokenStage {
   NewTokenRope rope;
 };
 
-/// To be called by each warp while it waits for the kernels before this one.
+/// Frequencies of the pairs lane, lane + 32 and so on, on their way from memory.
 template <int D>
-__device__ __forceinline__ void prepare_new_tokens(const Params& p, NewTokenStage<D>& stage) {
+struct LaneTurns {
+  std::uint64_t turn[(D / 2 + 31) / 32];
+};
+
+template <int D>
+__device__ __forceinline__ LaneTurns<D> fetch_turns(const core::RopeTable& rope) {
+  LaneTurns<D> turns{};
+  const int pairs = rope.base == nullptr ? rope.dim / 2 : 0;
+#pragma unroll
+  for (int i = 0; i < (D / 2 + 31) / 32; ++i) {
+    const int pair = static_cast<int>(threadIdx.x) % 32 + i * 32;
+    if (pair < pairs) turns.turn[i] = rope.turn[pair];
+  }
+  return turns;
+}
+
+/// To be called by each warp before plan_new_tokens().
+template <int D>
+__device__ __forceinline__ void prepare_new_tokens(const Params& p, NewTokenStage<D>& stage,
+                                                   const LaneTurns<D>& turns) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const core::RopeTable& rope = p.rope;
   if (lane < NewTokenStage<D>::Shape::kRows) stage.token[lane].b = -1;
   if (lane == 0) {
     stage.rope = {rope.dim, rope.pairs, rope.base == nullptr && rope.mrope == MropeMode::none, rope.attention_factor};
   }
-  if (rope.base == nullptr) {
-#pragma unroll 1
-    for (int i = lane; i < rope.dim / 2; i += 32) stage.turn[i] = rope.turn[i];
+#pragma unroll
+  for (int i = 0; i < (D / 2 + 31) / 32; ++i) {
+    if (lane + i * 32 < D / 2) stage.turn[lane + i * 32] = turns.turn[i];
   }
   __syncwarp();
 }

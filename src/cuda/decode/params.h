@@ -28,6 +28,7 @@ struct WorkParams {
   int split_shift;        ///< log2 of the tokens of a split
   int short_split_shift;  ///< the same for sequences of at most short_len tokens
   int short_len;
+  int long_len;  ///< longer ones have splits of kLongSplit tokens
   // Expected times, on which CTAs share the work out.
   int token_cost;  ///< of a token
   int item_cost;   ///< of a work item besides its tokens
@@ -39,7 +40,7 @@ struct WorkParams {
   int kv_heads;
   int group;  ///< q heads per kv head
   int window;
-  int max_splits;  ///< splits that a row's partial results have room for
+  int max_k_len;  ///< for which the workspace has room
   core::Ownership own;
   const void* new_rows[2];  ///< the new tokens' k and v, if they are to be written; else null
   const void* new_bias[2];
@@ -52,7 +53,7 @@ struct Partials {
   float* o;    ///< [max_total_q * q_heads][splits][v_dim], channels in lane order (output.cuh)
   float2* ml;  ///< [max_total_q * q_heads][splits + runs] maximum (log2 units) and sum; of splits, then of runs
   std::uint64_t* counters;  ///< [max_total_q * q_heads][1 + runs], used of the first row of a tile (arrival.cuh)
-  int splits;               ///< max_splits
+  int splits;               ///< that a row has room for
   int runs;                 ///< most_runs()
 };
 

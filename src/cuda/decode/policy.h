@@ -91,19 +91,31 @@ PAGEDKV_HD_CONSTEXPR int short_split_shift(KvType k, KvType v, int dim) {
   return data_bytes(k, v, dim) > 320 ? 7 : 8;
 }
 
+/// Quantised rows of head_dim 64: CTAs of a large batch get only two or three items each.
+PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
+  return dim <= 64 && data_bytes(k, v, dim) <= 128;
+}
+
+/// Sequences of more than this many tokens have splits of kLongSplit tokens where that is worth it.
+inline constexpr int kLongLength = 65536;
+inline constexpr int kLongSplit = 1280;
+
+/// With small rows and few KV heads the splits of a single sequence are fewer than the CTAs that find room, and the
+/// time is that of a warp's tiles one after the other: 131072 tokens of 3 heads are 309 splits of 1280 and 192 of 2048,
+/// for 396 CTAs. More and shorter ones would leave those of the next call no room to start beside these.
+PAGEDKV_HD_CONSTEXPR bool has_long_splits(KvType k, KvType v, int dim, int kv_heads) {
+  return has_small_rows(k, v, dim) && k == v && kv_heads <= 4;
+}
+
 /// Most splits of a sequence of at most `k_len` tokens.
-PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int k_len) {
+PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int kv_heads, int k_len) {
+  if (k_len > kLongLength && has_long_splits(k, v, dim, kv_heads)) return (k_len - 1) / kLongSplit + 1;
   const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << kSplitShift) - 1) >> kSplitShift);
   const int short_shift = short_split_shift(k, v, dim);
   const int short_length = k_len < kShortLength ? k_len : kShortLength;
   const int short_splits = (short_length + (1 << short_shift) - 1) >> short_shift;
   const int most = long_splits > short_splits ? long_splits : short_splits;
   return most > 1 ? most : 1;
-}
-
-/// Quantised rows of head_dim 64: CTAs of a large batch get only two or three items each.
-PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
-  return dim <= 64 && data_bytes(k, v, dim) <= 128;
 }
 
 /// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile. Found
@@ -140,7 +152,7 @@ PAGEDKV_HD_CONSTEXPR int most_runs(int splits) {
 /// Shared memory behind the ring: start of the schedule, parameters, maximum and sum of every row and warp, and what
 /// each warp keeps there.
 PAGEDKV_HD_CONSTEXPR int extra_shared_bytes(int row_tiles) {
-  return 304 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + 16 + 24 * kWarps + 16 +
+  return 416 + 4 * kWarps + kWarps * 8 * row_tiles * 8 + 16 + 24 * kWarps + 16 +
          kWarps * (544 + 96 * row_tiles + (row_tiles > 1 ? 96 * row_tiles : 24));
 }
 

@@ -18,15 +18,15 @@ struct Sequence {
   int k_len;
   int first;  ///< first key that any of its queries sees
   int last;   ///< one past the last
-  int split_shift;
+  int split_len;
   int split0;              ///< split that holds `first`
   int splits;              ///< at least 1, so that rows without keys are written too
   int row_tiles;           ///< of one kv head; 0 if there is no query
   std::int64_t table_row;  ///< its first entry of the block table
 
-  __device__ int origin(int split) const { return (split0 + split) << split_shift; }
+  __device__ int origin(int split) const { return (split0 + split) * split_len; }
   __device__ int begin(int split) const { return max(first, origin(split)); }
-  __device__ int end(int split) const { return min(last, (split0 + split + 1) << split_shift); }
+  __device__ int end(int split) const { return min(last, origin(split + 1)); }
 };
 
 /// How many of the first `n` positions lie on this rank.
@@ -65,7 +65,7 @@ __device__ __forceinline__ Lengths load_lengths(const WorkParams& p, int b, When
   if (when == When::early) {
     const std::int64_t q_len = std::int64_t{l.q_end} - l.q_begin;
     const std::int64_t k_len = std::int64_t{l.k_end} - l.k_begin;
-    if (q_len < 0 || q_len > kMostQueries || k_len < q_len || (k_len - 1) >> p.split_shift >= p.max_splits) l = {};
+    if (q_len < 0 || q_len > kMostQueries || k_len < q_len || k_len > p.max_k_len) l = {};
   }
   return l;
 }
@@ -79,9 +79,14 @@ __device__ __forceinline__ Sequence make_sequence(const WorkParams& p, int b, co
   const int history = s.k_len - s.q_len;
   s.last = l.finished ? 0 : local_count(p, s.k_len);
   s.first = p.window > 0 ? min(local_count(p, max(history - p.window + 1, 0)), s.last) : 0;
-  s.split_shift = s.k_len <= p.short_len ? p.short_split_shift : p.split_shift;
-  s.split0 = s.first >> s.split_shift;
-  s.splits = s.last > s.first ? ((s.last - 1) >> s.split_shift) - s.split0 + 1 : 1;
+  const bool is_long = s.k_len > p.long_len;
+  const int shift = s.k_len <= p.short_len ? p.short_split_shift : p.split_shift;
+  const auto split_of = [&](int key) {
+    return is_long ? static_cast<int>(static_cast<unsigned>(key) / kLongSplit) : key >> shift;
+  };
+  s.split_len = is_long ? kLongSplit : 1 << shift;
+  s.split0 = split_of(s.first);
+  s.splits = s.last > s.first ? split_of(s.last - 1) - s.split0 + 1 : 1;
   s.row_tiles = static_cast<int>(static_cast<unsigned>(s.q_len * p.group + rows_per_tile - 1) /
                                  static_cast<unsigned>(rows_per_tile));
   return s;
@@ -228,13 +233,17 @@ __device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per
     auto unit = static_cast<int>(divide(from - at, cost));
     at += std::int64_t{unit} * cost;
     int split = 0;
-    while (split < s.splits && at < from) {
-      at += (split == 0 ? p.unit_cost : 0) + p.item_cost + (s.end(split) - s.begin(split)) * p.token_cost;
-      ++split;
-    }
-    if (split == s.splits) {
-      split = 0;
-      ++unit;
+    if (at < from) {  // all splits but the first and the last are full
+      const std::int64_t second = at + p.unit_cost + p.item_cost + (s.end(0) - s.begin(0)) * p.token_cost;
+      const int full = p.item_cost + p.token_cost * s.split_len;
+      const std::int64_t next = 1 + divide(max(from - second, std::int64_t{0}) + full - 1, full);
+      if (next < s.splits) {
+        split = static_cast<int>(next);
+        at = second + (next - 1) * full;
+      } else {
+        at += cost;
+        ++unit;
+      }
     }
     if (unit == s.row_tiles * p.kv_heads) {
       unit = 0;

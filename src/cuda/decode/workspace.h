@@ -20,7 +20,8 @@ struct WorkspaceLayout {
 
 inline WorkspaceLayout workspace_layout(const DecodeArgs& args) {
   WorkspaceLayout l;
-  l.splits = max_splits(args.layout.format.k, args.layout.format.v, args.layout.head_dim, args.max_k_len);
+  l.splits = max_splits(args.layout.format.k, args.layout.format.v, args.layout.head_dim, args.layout.kv_heads,
+                        args.max_k_len);
   l.runs = most_runs(l.splits);
   if (l.splits > 1) {
     const auto rows = static_cast<std::size_t>(args.max_total_q) * static_cast<std::size_t>(args.q_heads);

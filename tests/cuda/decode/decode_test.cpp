@@ -215,6 +215,28 @@ TEST(GpuDecode, ManySplits) {
   }
 }
 
+/// Splits that are no power of two long: from another start, with a window, in CTAs of their own and beside others.
+TEST(GpuDecode, LongSplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const bool window : {false, true}) {
+    CaseSpec s = base(DType::f16, {KvType::int8, KvType::int8}, 64, 3, 1);
+    s.lengths = {{2, 67000, 0}};
+    s.scale = 1.0F;
+    if (window) s.window = 30000;
+    Case alone(s);
+    const Result want = decode_test::run(alone);
+    decode_test::expect_close(s, want, alone.expected());
+    s.lengths = {{2, 67000, 0}, {1, 65536, 1}, {1, 300, 2}};
+    Case c(s);
+    Call call;
+    call.more_k_len = 400000;
+    const Result got = decode_test::run(c, call);
+    decode_test::expect_close(s, got, c.expected());
+    EXPECT_TRUE(std::equal(want.o.begin(), want.o.end(), got.o.begin())) << window;
+    EXPECT_TRUE(std::equal(want.lse.begin(), want.lse.end(), got.lse.begin())) << window;
+  }
+}
+
 /// So many that runs of them are longer too; the last run is not full.
 TEST(GpuDecode, RunsOfManySplits) {
   PAGEDKV_NEEDS_DEVICE();
