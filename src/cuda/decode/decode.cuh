@@ -106,7 +106,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
 
   p.next_early = starts_next_early(items, resident, ctas_per_sm(device.arch, kK, kV, kDim, kTiles), max_splits);
 
-  const bool next_beside = p.next_early && 2 * std::int64_t{ctas} <= resident;
+  const bool next_beside = p.next_early && 5 * std::int64_t{ctas} <= 4 * resident;
   const auto tiles_of = [&](int bytes) {
     const auto of_tiles = std::int64_t{ctas} * (kWarps - 1) * stage_bytes(kK, kV, kDim);
     return bytes > 0 ? static_cast<int>(std::max(bytes / of_tiles, std::int64_t{1})) : 0;

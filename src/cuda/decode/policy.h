@@ -186,8 +186,8 @@ PAGEDKV_HD_CONSTEXPR bool starts_next_early(std::int64_t items, std::int64_t res
 /// Bytes that all CTAs of a call together bring into L2 while they wait: about half of it, because what they bring in
 /// has to stay until they come to it.
 inline constexpr int kReadOnBytes = 24 << 20;
-/// The same where CTAs of the next call find room beside those of this one when it starts: then most of their wait is
-/// not the time between the calls, and they take the bandwidth that this call needs.
+/// The same where a quarter of the next call's CTAs or more find room beside those of this one: then most of their wait
+/// is not the time between the calls, and they take the bandwidth that this call needs.
 inline constexpr int kReadOnBesideBytes = 8 << 20;
 /// And when the wait is over, while the memory has nothing to do but to bring queries. Not for int4, whose loops wait
 /// less for memory than for instructions.
