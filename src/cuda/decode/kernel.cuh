@@ -173,9 +173,9 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   QueryRows<T, Rows> first_queries;
   Visible<N>& visible = own_shared.visible;
   SeenByAll seen_by_all{0, 0};
-  // Whether `visible` and seen_by_all are the next queries' already. For the first ones that is done while the CTA
-  // waits; not where CTAs have several items, because then some start late, do not wait, and would lose by it.
-  bool visible_found = p.token_cost == 0 && p.tree_mask == nullptr;
+  // Whether `visible` and seen_by_all are found while the CTA waits; not where CTAs have several items, because then
+  // some start late, do not wait, and would lose by it.
+  const bool visible_early = p.token_cost == 0 && p.tree_mask == nullptr;
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
@@ -190,7 +190,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
       for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     }
     first_queries = QueryRows<T, Rows>(p, start);
-    if (visible_found) seen_by_all = find_visible_early<Rows>(cta.work, cta.output.group_div, current.get(), visible);
+    if (visible_early) seen_by_all = find_visible_early<Rows>(cta.work, cta.output.group_div, current.get(), visible);
     if (writes) {
       prepare_new_tokens<D>(p, new_tokens, turns);
       plan_new_tokens<D>(p, cta.work, new_tokens, start, Rows, when);
@@ -221,7 +221,9 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
     if (written) break;
     // As many copies are under way as can be without the new tokens.
-    if (write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, Rows, new_rows)) __syncthreads();
+    if (has_new_tokens(new_tokens) && write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, Rows, new_rows)) {
+      __syncthreads();
+    }
     loader.have_new_tokens();
   }
 
@@ -253,8 +255,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
         fetch_prepared<T, K, Rows>(raw, prepared, rows - row0);
       }
       prepare_queries<T, K, N, D>(q, own_factors, p, raw);
-      if (!visible_found) seen_by_all = find_visible<Rows>(p, p.group_div, p.tree_mask, item, visible);
-      visible_found = false;
+      if (!visible_early) seen_by_all = find_visible<Rows>(p, p.group_div, p.tree_mask, item, visible);
       if (p.log_n_length > 0) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {

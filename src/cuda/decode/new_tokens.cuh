@@ -198,6 +198,12 @@ __device__ __forceinline__ void plan_new_tokens(const Params& p, const WorkParam
   }
 }
 
+/// Whether plan_new_tokens() found some or may have left some; the same for all warps of the CTA.
+template <int D>
+__device__ __forceinline__ bool has_new_tokens(const NewTokenStage<D>& stage) {
+  return stage.count > 0 || stage.more;
+}
+
 /// A lane's part of a new row, and its block table entry.
 template <int D>
 struct NewRows {
