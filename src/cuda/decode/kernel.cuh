@@ -39,6 +39,11 @@ __device__ __forceinline__ SeenByAll find_visible(const WorkParams& p, const cor
   const int rows = seq.q_len * p.group;
   const int row0 = item.row_tile * Rows;
   const int history = seq.k_len - seq.q_len;
+  if (seq.q_len == 1 && p.window == 0 && tree_mask == nullptr) {  // all rows see all keys
+    if (lane < 8 * row_tiles(Rows)) visible.row[lane] = {0, seq.last, kAllOfTree};
+    __syncwarp();
+    return {0, seq.last};
+  }
   const int history_local = local_count(p, history);
   // Local key range that query `token` sees. With a tree mask its bits decide about the new tokens.
   const auto first_key = [&](int token) {
@@ -142,7 +147,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   static_assert(sizeof(KeptRows<kDimV, Rows>) <= kept_bytes(D, N));
   static_assert(S::kBytes >= Rows * kDimV * 4, "an item's result goes through a stage");
   static_assert(S::kBytes >= kQueryRowsBytes<D, Rows>, "queries are prepared in a stage");
-  static_assert(S::kBytes >= sizeof(NewTokenStage<D>), "new tokens are made in a stage");
+  static_assert(S::kBytes >= kNewTokenBytes<D>, "new tokens are made in a stage");
   constexpr bool kBf16K = dtype_of<T> == DType::bf16 && K == KvType::same;
   constexpr int kSums = packs_rows(K, V, D) && Rows >= 8 ? 2 : 1;
   using Soft = Softmax<T, K, V, kDimV, kTokens, Rows, kSums>;
@@ -162,10 +167,10 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   if (threadIdx.x == 32) cta.output = static_cast<const OutputParams&>(p);
   if (threadIdx.x < 2) cta.joining[threadIdx.x].last = false;
   const bool writes = p.new_rows[0] != nullptr;
-  LaneTurns<D> turns{};
-  if (writes) turns = fetch_turns<D>(p.rope);
-  // The first stage is free until the loop over tiles.
+  // The first stage is free until the loop over tiles, in front of which a barrier stands if there are new tokens.
   auto& new_tokens = *reinterpret_cast<NewTokenStage<D>*>(ring);
+  auto* turns = reinterpret_cast<std::uint64_t*>(shared + (kWarps - 1) * kStages * S::kBytes + kTurnsOffset<D>);
+  if (writes && warp == kWarps - 1) copy_turns<D>(p.rope, turns);
   __syncthreads();
   // What can be known of the first item before its memory may be read.
   SharedCursor current(&own_shared.item);
@@ -179,17 +184,20 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   const bool ahead = kTargetArch >= 90 && p.read_ahead;
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
+  // MLA is short of registers, and a third copy of this code takes some.
+  constexpr bool kIssuesEarly = !shares_rows(D) || K != KvType::same;
+  const auto issue_first = [&] {
+#pragma unroll 1
+    for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+  };
   start_work(cta.work, Rows, cta.start, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);
     if (when == When::early) loader.prefetch_first();
-    if (ahead) {
-      loader.request_first();
-#pragma unroll 1
-      for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
-    }
-    first_queries = QueryRows<T, Rows>(p, start);
+    if (ahead) loader.request_first();
+    first_queries = QueryRows<T, Rows>(p, start);  // while the table entry comes
+    if (ahead && kIssuesEarly) issue_first();
     if (visible_early) seen_by_all = find_visible_early<Rows>(cta.work, cta.output.group_div, current.get(), visible);
     if (writes) {
       prepare_new_tokens<D>(p, new_tokens, turns);
@@ -201,6 +209,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
     return;
   }
   if (ahead) {
+    if constexpr (!kIssuesEarly) issue_first();
     const Cursor& start = cta.start.cursor;
     if (start.seq.end(start.split) - start.seq.begin(start.split) > kWarps * kTokens * (kStages - 1) &&
         (1 << p.block_shift) >= kTokens) {
@@ -217,8 +226,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   fetch_queries<T, K>(raw, first_queries);
 #pragma unroll 1
   for (bool written = !writes;; written = true) {
-#pragma unroll 1
-    for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
+    issue_first();
     if (written) break;
     // As many copies are under way as can be without the new tokens.
     if (has_new_tokens(new_tokens) && write_new_tokens<T, K, V, D>(p, cta.work, new_tokens, Rows, new_rows)) {

@@ -49,7 +49,7 @@ template <int D>
 struct NewTokenStage {
   using Shape = RowShape<D, kFewRowLanes<D>>;
 
-  std::uint64_t turn[D / 2];     ///< frequencies of all pairs, unless sequences have bases of their own
+  const std::uint64_t* turn;     ///< the CTA's: frequencies of all pairs, unless sequences have bases of their own
   float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   NewToken token[Shape::kRows];  ///< whose sines these are
   NewTokenSlot slot[Shape::kRows];
@@ -61,37 +61,34 @@ struct NewTokenStage {
   NewTokenRope rope;
 };
 
-/// Frequencies of the pairs lane, lane + 32 and so on, on their way from memory.
+/// Where the last warp keeps the frequencies for all, behind its own NewTokenStage.
 template <int D>
-struct LaneTurns {
-  std::uint64_t turn[(D / 2 + 31) / 32];
-};
+inline constexpr int kTurnsOffset = (static_cast<int>(sizeof(NewTokenStage<D>)) + 7) / 8 * 8;
+template <int D>
+inline constexpr int kNewTokenBytes = kTurnsOffset<D> + D / 2 * 8;
 
+/// Copies the frequencies to `turn` in shared memory; one warp calls it, and a barrier must follow. One warp, because a
+/// load of parameters at 32 different places is as many loads.
 template <int D>
-__device__ __forceinline__ LaneTurns<D> fetch_turns(const core::RopeTable& rope) {
-  LaneTurns<D> turns{};
+__device__ __forceinline__ void copy_turns(const core::RopeTable& rope, std::uint64_t* turn) {
   const int pairs = rope.base == nullptr ? rope.dim / 2 : 0;
 #pragma unroll
   for (int i = 0; i < (D / 2 + 31) / 32; ++i) {
     const int pair = static_cast<int>(threadIdx.x) % 32 + i * 32;
-    if (pair < pairs) turns.turn[i] = rope.turn[pair];
+    if (pair < pairs) turn[pair] = rope.turn[pair];
   }
-  return turns;
 }
 
 /// To be called by each warp before plan_new_tokens().
 template <int D>
 __device__ __forceinline__ void prepare_new_tokens(const Params& p, NewTokenStage<D>& stage,
-                                                   const LaneTurns<D>& turns) {
+                                                   const std::uint64_t* turn) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const core::RopeTable& rope = p.rope;
   if (lane < NewTokenStage<D>::Shape::kRows) stage.token[lane].b = -1;
   if (lane == 0) {
+    stage.turn = turn;
     stage.rope = {rope.dim, rope.pairs, rope.base == nullptr && rope.mrope == MropeMode::none, rope.attention_factor};
-  }
-#pragma unroll
-  for (int i = 0; i < (D / 2 + 31) / 32; ++i) {
-    if (lane + i * 32 < D / 2) stage.turn[lane + i * 32] = turns.turn[i];
   }
   __syncwarp();
 }
@@ -186,11 +183,19 @@ __device__ __noinline__ void gather_new_tokens(const WorkParams& w, NewTokenStag
 template <int D>
 __device__ __forceinline__ void plan_new_tokens(const Params& p, const WorkParams& w, NewTokenStage<D>& stage,
                                                 const Cursor& start, int rows_per_tile, When when) {
+  int first = 0;
+  int end = 0;
+  look<D>(w, start, first, end);
+  const bool none = first >= end && start.next_position(w) >= start.end;  // as in most CTAs that have one item
   if (threadIdx.x % 32 == 0) {
+    stage.count = 0;
+    stage.more = false;
     stage.item = start;
-    look<D>(w, start, stage.first, stage.end);
+    stage.first = first;
+    stage.end = end;
   }
   __syncwarp();
+  if (none) return;
   gather_new_tokens<D>(w, stage, rows_per_tile, when);
   // Keys are the first warp's first rows. Other phases need memory that the kernels before this one may write.
   if (threadIdx.x < 32 && stage.count > 0 && stage.rope.dim > 0 && stage.rope.by_position) {

@@ -177,7 +177,8 @@ struct Start {
 
 /// a / b for a >= 0, b > 0: most lines are short enough for a 32-bit division, which is several times faster.
 __device__ __forceinline__ std::int64_t divide(std::int64_t a, int b) {
-  return a < (std::int64_t{1} << 31) ? static_cast<int>(a) / b : a / b;
+  if (b == 1) return a;
+  return a >> 32 == 0 ? static_cast<unsigned>(a) / static_cast<unsigned>(b) : a / b;
 }
 
 /// Finds this CTA's part of the line. All threads of the CTA call it; `p` and `start` are shared memory. `own` are the
@@ -215,7 +216,8 @@ __device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per
   }
   before -= mine;
 
-  const std::int64_t part = divide(total + gridDim.x - 1, static_cast<int>(gridDim.x));
+  const std::int64_t part =
+      total <= gridDim.x ? 1 : divide(total + gridDim.x - 1, static_cast<int>(gridDim.x));
   const std::int64_t from = part * blockIdx.x;
   if (from >= before && from < before + mine) {
     // The first item that starts at or after `from`.
@@ -252,7 +254,8 @@ __device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per
       } while (b < p.batch && s.q_len == 0);
     }
     // The end is not above `at` if no item starts in this part.
-    start.cursor = {s, b, unit / max(s.row_tiles, 1), unit % max(s.row_tiles, 1), split, at, min(from + part, total)};
+    const int head = s.row_tiles > 1 ? unit / s.row_tiles : unit;
+    start.cursor = {s, b, head, unit - head * s.row_tiles, split, at, min(from + part, total)};
   }
   __syncthreads();
 }
