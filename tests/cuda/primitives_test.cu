@@ -165,8 +165,9 @@ __global__ void mma_kernel(float* d, const std::uint16_t* a, const std::uint16_t
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t + i % 2] = f[i];
 }
 
+/// @param codes whether a is codes as they are stored: subnormal f16
 template <class T>
-void check_mma() {
+void check_mma(bool codes = false) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   const auto draw = [&](std::size_t n) {
@@ -175,10 +176,14 @@ void check_mma() {
     return x;
   };
   const auto value = [](std::uint16_t bits) { return static_cast<double>(pagedkv::core::to_float(T{bits})); };
-  const std::vector<std::uint16_t> a = draw(256);
+  std::vector<std::uint16_t> a = draw(256);
   const std::vector<std::uint16_t> b = draw(128);
   std::vector<float> c(128);
-  for (float& x : c) x = normal(random);
+  if (codes) {
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<std::uint16_t>(i);
+  } else {
+    for (float& x : c) x = normal(random);
+  }
   const DeviceBuffer da = support::to_device(a);
   const DeviceBuffer db = support::to_device(b);
   const DeviceBuffer dc = support::to_device(c);
@@ -201,6 +206,7 @@ void check_mma() {
 TEST(Primitives, Mma) {
   PAGEDKV_NEEDS_DEVICE();
   check_mma<half_t>();
+  check_mma<half_t>(true);
   check_mma<bfloat16_t>();
 }
 
@@ -302,7 +308,6 @@ __global__ void pairs_kernel(std::uint32_t* out, const float* x) {
   out[128 + lane] = ptx::codes_to_t<T>(codes);
   out[160 + lane] = ptx::decode_pair<T>(codes, ptx::pack<T>(0.37F, -1.5F), ptx::pack<T>(1e-3F, 3.0F));
   out[192 + lane] = __byte_perm(0x33221100u, 0x77665544u, 0x4153u + static_cast<unsigned>(lane));
-  out[224 + lane] = ptx::and_or(0xdeadbeefu, 0x0f0f0f0fu, 0x10203040u);
 }
 
 template <class T>
@@ -317,7 +322,7 @@ void check_pairs() {
   x[7] = 0.0F;
   x[9] = std::numeric_limits<float>::infinity();
   const DeviceBuffer in = support::to_device(x);
-  const std::vector<std::uint32_t> got = results(256, &pairs_kernel<T>, in.as<const float>());
+  const std::vector<std::uint32_t> got = results(224, &pairs_kernel<T>, in.as<const float>());
   const auto join = [](T low, T high) { return std::uint32_t{high.bits} << 16 | low.bits; };
   for (std::size_t l = 0; l < 32; ++l) {
     const T low = from_float<T>(x[2 * l]);
@@ -336,7 +341,6 @@ void check_pairs() {
     std::uint32_t bytes = 0;
     for (std::uint32_t i = 0; i < 4; ++i) bytes |= ((0x4153u + code) >> (4 * i) & 7u) * 0x11u << (8 * i);
     EXPECT_EQ(got[192 + l], bytes);
-    EXPECT_EQ(got[224 + l], 0x1e2d3e4fu);
   }
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Stored bytes as matrix fragments, by bit operations alone: an int4 code becomes the f16 1024 + code or 64 + code, an
-// int8 code 1024 + code. The offsets are taken out again by the sums of q and of p (docs/decode.md).
+// Stored bytes as matrix fragments, by bit operations alone: a code where it lies in its 16 bits, masked, is a subnormal
+// f16, code 2^-24, or 16 times that, and products take subnormal operands as they are (docs/decode.md).
 //
 // One ldmatrix of a 16-byte chunk gives each lane one word of it: for keys word lane % 4 of row lane / 4, for values
 // (transposed) the 16-bit element lane / 4 of rows 2 (lane % 4) and + 1.
@@ -13,8 +13,6 @@
 
 namespace pagedkv::cuda::impl::decode {
 
-inline constexpr std::uint32_t kOnes = 0x3c003c00u;  // f16 1.0, twice
-
 template <KvType F>
 struct Convert;
 
@@ -23,7 +21,9 @@ template <>
 struct Convert<KvType::same> {
   static constexpr int kPairs = 1;
   __device__ static void pairs(std::uint32_t w, std::uint32_t (&f)[1]) { f[0] = w; }
-  PAGEDKV_HD_CONSTEXPR static float offset(int) { return 0.0F; }
+  /// What 1 in pair i stands for.
+  PAGEDKV_HD_CONSTEXPR static float step(int) { return 1.0F; }
+  static constexpr float kStep = 1.0F;  ///< the largest
   /// Which values of the lane's word pair i holds, for keys: kFirst + {0, kStep} elements.
   PAGEDKV_HD_CONSTEXPR static int key_first(int) { return 0; }
   static constexpr int kKeyStep = 1;
@@ -34,10 +34,11 @@ template <>
 struct Convert<KvType::int8> {
   static constexpr int kPairs = 2;
   __device__ static void pairs(std::uint32_t w, std::uint32_t (&f)[2]) {
-    f[0] = ptx::and_or(w, 0x00ff00ffu, 0x64006400u);
-    f[1] = __byte_perm(w, 0x64646464u, 0x4341);
+    f[0] = w & 0x00ff00ffu;
+    f[1] = __byte_perm(w, 0u, 0x4341);
   }
-  PAGEDKV_HD_CONSTEXPR static float offset(int) { return 1024.0F; }
+  PAGEDKV_HD_CONSTEXPR static float step(int) { return kStep; }
+  static constexpr float kStep = 0x1p-24F;
   PAGEDKV_HD_CONSTEXPR static int key_first(int i) { return i; }
   static constexpr int kKeyStep = 2;
   static constexpr int kWordElements = 4;
@@ -48,12 +49,13 @@ struct Convert<KvType::int4> {
   static constexpr int kPairs = 4;
   __device__ static void pairs(std::uint32_t w, std::uint32_t (&f)[4]) {
     const std::uint32_t h = w >> 8;
-    f[0] = ptx::and_or(w, 0x000f000fu, 0x64006400u);
-    f[1] = ptx::and_or(w, 0x00f000f0u, 0x54005400u);
-    f[2] = ptx::and_or(h, 0x000f000fu, 0x64006400u);
-    f[3] = ptx::and_or(h, 0x00f000f0u, 0x54005400u);
+    f[0] = w & 0x000f000fu;
+    f[1] = w & 0x00f000f0u;
+    f[2] = h & 0x000f000fu;
+    f[3] = h & 0x00f000f0u;
   }
-  PAGEDKV_HD_CONSTEXPR static float offset(int i) { return i % 2 == 0 ? 1024.0F : 64.0F; }
+  PAGEDKV_HD_CONSTEXPR static float step(int i) { return i % 2 == 0 ? kStep / 16.0F : kStep; }
+  static constexpr float kStep = 0x1p-20F;
   PAGEDKV_HD_CONSTEXPR static int key_first(int i) { return 2 * i; }
   static constexpr int kKeyStep = 1;
   static constexpr int kWordElements = 8;

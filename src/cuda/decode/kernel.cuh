@@ -297,21 +297,13 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
       const int t = tiles.token<kTokens>(i);
       float s[kTokens / 16][N][4];
       std::uint32_t prob[kTokens / 16][N][2];
-      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment, factors.init);
+      key_products<K, D, kTokens, N, kBf16K>(s, k_rows, tile, q.fragment);
       const auto* k_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamK);
       const auto* v_params = reinterpret_cast<const std::uint32_t*>(tile_data + S::kParamV);
       const bool masked = t < seen_by_all.from || t + kTokens > seen_by_all.to;
       Soft::run(st, factors, visible, cta.work.own, p.softcap_log2, s, prob, k_params, v_params, t, masked,
                 current.get().seq.first);
       value_products<V, D, kDimV, kTokens, N, Soft::kBf16P>(st.o, v_rows, tile + S::kV + p.v_channel_bytes, prob);
-      if constexpr (V != KvType::same) {
-        const std::uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
-#pragma unroll
-        for (int m = 0; m < kTokens / 16; ++m) {
-#pragma unroll
-          for (int n = 0; n < N; ++n) mma<false>(st.ones[n], ones, prob[m][n], st.ones[n]);
-        }
-      }
       __syncwarp();
     }
     publish<V, kDimV, Rows, Soft::kPLift != 0.0F>(st, shared, warp * kStages * S::kBytes + stage * S::kBytes,

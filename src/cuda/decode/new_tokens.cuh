@@ -49,8 +49,8 @@ template <int D>
 struct NewTokenStage {
   using Shape = RowShape<D, kFewRowLanes<D>>;
 
+  alignas(16) float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   const std::uint64_t* turn;     ///< the CTA's: frequencies of all pairs, unless sequences have bases of their own
-  float sines[Shape::kRows][D];  ///< per token the cosines of all pairs, then the sines
   NewToken token[Shape::kRows];  ///< whose sines these are
   NewTokenSlot slot[Shape::kRows];
   int count;    ///< slots with a token of their own; the others repeat the last one

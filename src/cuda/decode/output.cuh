@@ -143,7 +143,7 @@ __device__ __forceinline__ void publish(const State<N, D, Sums>& st, char* share
         for (int j = 0; j < 4; ++j) {
           x[j] = st.o[2 * c + j / 2][n][j % 2 * 2 + e];
           if constexpr (V != KvType::same) {
-            x[j] = fmaf(fmaf(-C::offset(j % C::kPairs), st.ones[n][e], x[j]), inverse, zero);
+            x[j] = fmaf(x[j] * (1.0F / C::step(j % C::kPairs)), inverse, zero);
           }
         }
         *reinterpret_cast<float4*>(buffer + (n * 8 + e) * D + c * 32) = {x[0], x[1], x[2], x[3]};

@@ -12,6 +12,14 @@
 
 namespace pagedkv::cuda::impl::decode {
 
+/// 2^(exponent - 127) for exponents of normal numbers, 0 for smaller ones.
+__device__ __forceinline__ float power_of_two(int exponent) {
+  return __uint_as_float(static_cast<std::uint32_t>(max(exponent, 0)) << 23);
+}
+__device__ __forceinline__ int exponent_of(float x) {
+  return static_cast<int>(__float_as_uint(x) >> 23);
+}
+
 /// What a lane holds of the queries of a tile of rows: row lane / 4 of each of N columns of 8. Row r of the tile is
 /// query (row0 + r) / group of head (row0 + r) % group. A tile of 4 rows is there twice.
 template <int N, int D>
@@ -22,9 +30,8 @@ struct Queries {
 /// What it needs besides, of rows 2 (lane % 4) + {0, 1}.
 template <int N>
 struct RowFactors {
-  float2 init[N];   ///< minus the conversion offsets' share of a product
-  float2 sum[N];    ///< sum of q
-  float2 scale[N];  ///< from products to log2 units
+  float2 sum[N];    ///< sum of q, in units of products
+  float2 scale[N];  ///< from these to log2 units
 };
 
 /// Two floats as the operand type of a product.
@@ -128,9 +135,12 @@ __device__ __forceinline__ void prepare_queries(Queries<N, D>& q, RowFactors<N>&
         x[c][2 * i + 1] = f.y;
       }
     }
-    // bf16 queries against codes: the products run in f16, so a power of two brings the row into its range.
+    // Queries against codes get a power of two: of bf16 because the products run in f16, of f16 because a pair of codes
+    // may be 16 times another, and what its q gives way by must not make that subnormal too.
+    constexpr bool kScales = K == KvType::int4 || (dtype_of<T> == DType::bf16 && K == KvType::int8);
     float unit = 1.0F;
-    if constexpr (dtype_of<T> == DType::bf16 && K != KvType::same) {
+    if constexpr (kScales) {
+      constexpr int kLargest = K == KvType::int4 ? 10 : 0;  // log2 of what the row's largest becomes
       float largest = 0.0F;
 #pragma unroll
       for (int c = 0; c < kPieces; ++c) {
@@ -139,9 +149,9 @@ __device__ __forceinline__ void prepare_queries(Queries<N, D>& q, RowFactors<N>&
       }
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-      const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 1);
-      unit = __uint_as_float(static_cast<std::uint32_t>(exponent) << 23);  // 2^floor(log2 largest)
-      const float inverse = __uint_as_float(static_cast<std::uint32_t>(max(254 - exponent, 1)) << 23);
+      const int exponent = max(exponent_of(largest), 1 + kLargest);
+      unit = power_of_two(exponent - kLargest);
+      const float inverse = power_of_two(min(max(254 - exponent + kLargest, 1), 254));
 #pragma unroll
       for (int c = 0; c < kPieces; ++c) {
 #pragma unroll
@@ -149,35 +159,28 @@ __device__ __forceinline__ void prepare_queries(Queries<N, D>& q, RowFactors<N>&
       }
     }
     float sum = 0.0F;
-    float offsets = 0.0F;
 #pragma unroll
     for (int c = 0; c < kPieces; ++c) {
 #pragma unroll
       for (int i = 0; i < C::kPairs; ++i) {
-        const int first = C::key_first(i);
-        const std::uint32_t w = pack<kBf16>(x[c][first], x[c][first + C::kKeyStep]);
+        const float2 f = {x[c][C::key_first(i)], x[c][C::key_first(i) + C::kKeyStep]};
+        constexpr float kStep = C::kStep;
+        const float factor = kStep / C::step(i);
         const int pair = c * C::kPairs + i;
-        q.fragment[n][pair / 2][pair % 2] = w;
-        if constexpr (K != KvType::same) {
-          const float2 f = unpack<half_t>(w);
-          sum += f.x + f.y;
-          offsets += C::offset(i) * (f.x + f.y);
-        }
+        q.fragment[n][pair / 2][pair % 2] = pack<kBf16>(f.x * factor, f.y * factor);
+        sum += f.x + f.y;
       }
     }
     if constexpr (K != KvType::same) {
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      offsets += __shfl_xor_sync(0xffffffffu, offsets, 1);
-      offsets += __shfl_xor_sync(0xffffffffu, offsets, 2);
     }
     const int source = 8 * (lane % 4);  // of the first row; the second one's is 4 further
     const auto of_rows = [&](float x) {
       return float2{__shfl_sync(0xffffffffu, x, source), __shfl_sync(0xffffffffu, x, source + 4)};
     };
-    factors.scale[n] = of_rows(unit * p.scale_log2);
-    factors.sum[n] = of_rows(sum);
-    factors.init[n] = of_rows(-offsets);
+    factors.scale[n] = of_rows(unit * (p.scale_log2 / C::kStep));
+    factors.sum[n] = of_rows(sum * C::kStep);
   }
 }
 

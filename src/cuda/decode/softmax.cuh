@@ -19,14 +19,6 @@ inline constexpr float kLift = 10.0F;
 
 using ptx::exp2_approx;
 
-/// 2^(exponent - 127) for exponents of normal numbers, 0 for smaller ones.
-__device__ __forceinline__ float power_of_two(int exponent) {
-  return __uint_as_float(static_cast<std::uint32_t>(max(exponent, 0)) << 23);
-}
-__device__ __forceinline__ int exponent_of(float x) {
-  return static_cast<int>(__float_as_uint(x) >> 23);
-}
-
 /// Largest over the lanes that hold the same queries. Packed: lanes whose lane % 4 differs by 2 do.
 template <bool Packed>
 __device__ __forceinline__ float max_over_rows(float x) {
@@ -51,8 +43,7 @@ __device__ __forceinline__ float sum_over_rows(const float (&sums)[Sums]) {
 ///              to the same bits as where two lanes have them
 template <int N, int D, int Sums>
 struct State {
-  float o[D / 16][N][4];   ///< sums of p times stored values, conversion offsets included
-  float ones[N][4];        ///< sums of p as the products used it (quantised values)
+  float o[D / 16][N][4];   ///< sums of p times stored values, in steps of Convert
   float high[N][2];        ///< reference maximum, log2 units
   float sum[N][2][Sums];   ///< this lane's part of the sum of p
   float zero[N][2][Sums];  ///< this lane's part of the sum of p * zero (quantised values)
@@ -66,8 +57,6 @@ struct State {
 #pragma unroll
         for (int i = 0; i < 4; ++i) o[m][n][i] = 0.0F;
       }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) ones[n][i] = 0.0F;
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         high[n][e] = kLow;
@@ -362,8 +351,6 @@ struct Softmax {
           st.o[m][n][e] *= f;
           st.o[m][n][2 + e] *= f;
         }
-        st.ones[n][e] *= f;
-        st.ones[n][2 + e] *= f;
       }
     }
   }

@@ -53,11 +53,11 @@ class StoredRows {
   std::uint32_t offset_[(kMask + kChunksPerLoad) / kChunksPerLoad];
 };
 
-/// s[m][n] = K tile m (16 tokens) times queries of column tile n, plus `init`.
+/// s[m][n] = K tile m (16 tokens) times queries of column tile n.
 template <KvType F, int D, int Tokens, int N, bool Bf16>
 __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4],
                                              const StoredRows<row_bytes(F, D), Tokens>& rows, std::uint32_t tile,
-                                             const std::uint32_t (&q)[N][D / 16][2], const float2 (&init)[N]) {
+                                             const std::uint32_t (&q)[N][D / 16][2]) {
   using C = Convert<F>;
   using R = StoredRows<row_bytes(F, D), Tokens>;
   constexpr int kUnit = C::kPairs == 1 ? 2 : 1;  // chunks that make whole steps of 16 channels
@@ -105,8 +105,8 @@ __device__ __forceinline__ void key_products(float (&s)[Tokens / 16][N][4],
 #pragma unroll
             for (int n = 0; n < N; ++n) {
               if (step == 0) {
-                const float first[4] = {init[n].x, init[n].y, init[n].x, init[n].y};
-                mma<Bf16>(s[m][n], a, q[n][step], first);
+                const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+                mma<Bf16>(s[m][n], a, q[n][step], zero);
               } else {
                 mma<Bf16>(s[m][n], a, q[n][step], s[m][n]);
               }

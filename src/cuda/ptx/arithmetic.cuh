@@ -5,13 +5,6 @@
 
 namespace pagedkv::cuda::ptx {
 
-/// (x & mask) | bits.
-__device__ __forceinline__ std::uint32_t and_or(std::uint32_t x, std::uint32_t mask, std::uint32_t bits) {
-  std::uint32_t r;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
-  return r;
-}
-
 /// a and b, as signed integers clamped to 0 .. 255, in the low two bytes, a the lower; `rest`'s low two bytes above.
 __device__ __forceinline__ std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint32_t rest) {
   std::uint32_t r;

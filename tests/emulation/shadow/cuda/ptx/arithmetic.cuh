@@ -7,10 +7,6 @@
 
 namespace pagedkv::cuda::ptx {
 
-inline std::uint32_t and_or(std::uint32_t x, std::uint32_t mask, std::uint32_t bits) {
-  return (x & mask) | bits;
-}
-
 inline std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint32_t rest) {
   const auto byte = [](std::uint32_t x) {
     return static_cast<std::uint32_t>(std::clamp(static_cast<std::int32_t>(x), 0, 255));
