@@ -98,7 +98,7 @@ void Launch<Kernel>::run(const DecodeArgs& args, Workspace workspace, Stream str
   const int max_splits = workspace_layout(args).splits;
   const std::int64_t items = std::int64_t{args.batch} * p.kv_heads * row_tiles * max_splits;
   const std::int64_t resident = std::int64_t{device.multiprocessors} * ctas_per_sm(device.arch, kK, kV, kDim, kTiles);
-  const auto ctas = static_cast<unsigned>(ctas_of(items, resident));
+  const auto ctas = static_cast<unsigned>(ctas_of(items, resident, kK, kV, kDim));
   // With a CTA for every item each gets one; otherwise by expected time.
   p.token_cost = items <= resident ? 0 : 1;
   p.item_cost = items <= resident ? 1 : item_bytes(kK, kV, kDim) / token_bytes(kK, kV, kDim);

@@ -86,22 +86,36 @@ __device__ __forceinline__ void wait_for_turn(bool next_early) {
   if (next_early) ptx::launch_dependents();
 }
 
+/// Whether a CTA looks at the lengths while the kernels before it may be writing them.
+__device__ __forceinline__ bool looks_early(const WorkParams& p, bool ahead) {
+  return kTargetArch >= 90 && !ahead && one_thread_each(p);
+}
+
+/// Starts loading the lengths of sequence threadIdx.x, if they may be read at once.
+__device__ __forceinline__ Lengths fetch_first_lengths(const WorkParams& p, bool ahead) {
+  const int tid = static_cast<int>(threadIdx.x);
+  if (!one_thread_each(p) || tid >= p.batch) return {};
+  if (ahead) return fetch_lengths(p, tid, When::complete);
+  return looks_early(p, ahead) ? fetch_lengths(p, tid, When::early) : Lengths{};
+}
+
 /// Finds the CTA's part of the work, `start`. `ahead`: the lengths are there. Otherwise it waits for the kernels before
 /// this one, looks at the lengths as they are meanwhile, and if they have not changed in the end, which they seldom do
 /// from layer to layer, the part is known already. `plan(when)` is called when start is as it seems to be, and again if
 /// it was not. All threads of the CTA call it; `p` and `start` are in shared memory.
+/// @param first  what fetch_first_lengths() gave
 template <class Plan>
-__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, bool ahead,
-                                           bool next_early, Plan plan) {
+__device__ __forceinline__ void start_work(const WorkParams& p, int rows_per_tile, Start& start, Lengths first,
+                                           bool ahead, bool next_early, Plan plan) {
   const int tid = static_cast<int>(threadIdx.x);
-  const bool early = kTargetArch >= 90 && !ahead && one_thread_each(p);
+  const bool early = looks_early(p, ahead);
   if (!early && !ahead) prefetch_lengths(p.cu_q, p.cu_k, p.table, p.batch);
   Lengths own{};
 #pragma unroll 1
   for (When when = early ? When::early : When::complete;; when = When::complete) {
     if (when == When::complete && !ahead) wait_for_turn(next_early);
-    Lengths now{};
-    if (one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
+    Lengths now = checked(p, first, when);
+    if (when == When::complete && !ahead && one_thread_each(p) && tid < p.batch) now = load_lengths(p, tid, when);
     if (early && when == When::complete && __syncthreads_count(!(now == own)) == 0) return;
     own = now;
     find_start(p, rows_per_tile, own, when, start);
@@ -162,6 +176,8 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   constexpr bool kKeeps = keeps_rows(kTargetArch, K, V, D, N);
   auto* kept_rows =
       reinterpret_cast<KeptRows<kDimV, Rows>*>(shared + kWarps * kStages * S::kBytes + extra_shared_bytes(N));
+  const bool ahead = kTargetArch >= 90 && p.read_ahead;
+  const Lengths first_lengths = fetch_first_lengths(p, ahead);
   // By one thread each: a load of parameters at different places is as many loads.
   if (threadIdx.x == 0) cta.work = static_cast<const WorkParams&>(p);
   if (threadIdx.x == 32) cta.output = static_cast<const OutputParams&>(p);
@@ -181,7 +197,6 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   // Whether `visible` and seen_by_all are found while the CTA waits; not where CTAs have several items, because then
   // some start late, do not wait, and would lose by it.
   const bool visible_early = p.token_cost == 0 && p.tree_mask == nullptr;
-  const bool ahead = kTargetArch >= 90 && p.read_ahead;
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
   // MLA is short of registers, and a third copy of this code takes some.
@@ -190,7 +205,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
 #pragma unroll 1
     for (; issued < kStages && !loader.lacks_new_tokens(); ++issued) loader.issue(ring_address + issued * S::kBytes);
   };
-  start_work(cta.work, Rows, cta.start, ahead, p.next_early, [&](When when) {
+  start_work(cta.work, Rows, cta.start, first_lengths, ahead, p.next_early, [&](When when) {
     const Cursor start = cta.start.cursor;
     current.set(start);
     loader.plan_first(start);

@@ -175,14 +175,16 @@ PAGEDKV_HD_CONSTEXPR int ctas_per_sm(int arch, KvType k, KvType v, int dim, int 
   return stages_that_fit(arch, 2, k, v, dim, row_tiles) >= enough ? 2 : 1;
 }
 
-/// CTAs of a call that has up to so many items. If all have the same length some CTA gets the average, rounded up: then
-/// those that are left out would have had one item less each. They are the last to start, when others of the call
-/// before have ended, and so the last to end.
-PAGEDKV_HD_CONSTEXPR std::int64_t ctas_of(std::int64_t items, std::int64_t resident) {
+/// CTAs of a call that has up to so many items. If all have the same length some CTA gets the average, rounded up; then
+/// those that are left out here would have had one item less each. They are the last to start, when others of the call
+/// before have ended, and so the last to end. Not where rows are so long that only the bytes in flight count, and with
+/// many items it makes no difference.
+PAGEDKV_HD_CONSTEXPR std::int64_t ctas_of(std::int64_t items, std::int64_t resident, KvType k, KvType v, int dim) {
   if (items <= resident) return items;
   const std::int64_t most = (items + resident - 1) / resident;
   const std::int64_t enough = (items + most - 1) / most;
-  return 10 * enough >= 9 * resident ? enough : resident;
+  const bool long_rows = data_bytes(k, v, dim) > 320 && !shares_rows(dim);
+  return most <= 8 && 10 * enough >= 9 * resident && !long_rows ? enough : resident;
 }
 
 /// Whether CTAs let the next kernel on the stream start when they begin and not when they end. Three CTAs of the next

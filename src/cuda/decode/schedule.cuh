@@ -55,19 +55,27 @@ enum class When : std::uint8_t {
   early      ///< while it may be running: they may be anything, and what cannot be true counts as empty
 };
 
-__device__ __forceinline__ Lengths load_lengths(const WorkParams& p, int b, When when) {
+/// Starts loading them.
+__device__ __forceinline__ Lengths fetch_lengths(const WorkParams& p, int b, When when) {
   const auto load = [&](const std::int32_t* at) { return when == When::early ? ptx::load_relaxed(at) : *at; };
   Lengths l{load(p.cu_q + b), load(p.cu_q + b + 1), load(p.cu_k + b), load(p.cu_k + b + 1), 0, false};
   if (p.table.cu_blocks != nullptr) l.table_row = load(p.table.cu_blocks + b);
   if (p.finished != nullptr) {
     l.finished = (when == When::early ? ptx::load_relaxed(p.finished + b) : p.finished[b]) != 0;
   }
-  if (when == When::early) {
-    const std::int64_t q_len = std::int64_t{l.q_end} - l.q_begin;
-    const std::int64_t k_len = std::int64_t{l.k_end} - l.k_begin;
-    if (q_len < 0 || q_len > kMostQueries || k_len < q_len || k_len > p.max_k_len) l = {};
-  }
   return l;
+}
+
+/// What fetch_lengths() gave, if it can be true.
+__device__ __forceinline__ Lengths checked(const WorkParams& p, const Lengths& l, When when) {
+  if (when == When::complete) return l;
+  const std::int64_t q_len = std::int64_t{l.q_end} - l.q_begin;
+  const std::int64_t k_len = std::int64_t{l.k_end} - l.k_begin;
+  return q_len < 0 || q_len > kMostQueries || k_len < q_len || k_len > p.max_k_len ? Lengths{} : l;
+}
+
+__device__ __forceinline__ Lengths load_lengths(const WorkParams& p, int b, When when) {
+  return checked(p, fetch_lengths(p, b, when), when);
 }
 
 __device__ __forceinline__ Sequence make_sequence(const WorkParams& p, int b, const Lengths& l, int rows_per_tile) {
@@ -216,8 +224,8 @@ __device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per
   }
   before -= mine;
 
-  const std::int64_t part =
-      total <= gridDim.x ? 1 : divide(total + gridDim.x - 1, static_cast<int>(gridDim.x));
+  // Rounded down: where items of the same length come out even, part * c must not lie behind the start of one.
+  const std::int64_t part = total <= gridDim.x ? 1 : divide(total, static_cast<int>(gridDim.x));
   const std::int64_t from = part * blockIdx.x;
   if (from >= before && from < before + mine) {
     // The first item that starts at or after `from`.
@@ -254,8 +262,9 @@ __device__ __noinline__ inline void find_start(const WorkParams& p, int rows_per
       } while (b < p.batch && s.q_len == 0);
     }
     // The end is not above `at` if no item starts in this part.
+    const std::int64_t to = blockIdx.x + 1 == gridDim.x ? total : min(from + part, total);
     const int head = s.row_tiles > 1 ? unit / s.row_tiles : unit;
-    start.cursor = {s, b, head, unit - head * s.row_tiles, split, at, min(from + part, total)};
+    start.cursor = {s, b, head, unit - head * s.row_tiles, split, at, to};
   }
   __syncthreads();
 }
