@@ -37,9 +37,10 @@ std::size_t decode_workspace_bytes(const DecodeArgs& args);
 /// makes and stores them itself, with the bytes of write_kv(). head_dim 64, 96, 128, 192 or 256, block_len 16, 32, 64
 /// or 128, T f16 or bf16, any formats, any number of q heads per kv head.
 ///
-/// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options. Not on
-/// whether the call writes the new tokens or write_kv() did, on the batch, the block table, block_len, maxima, the
-/// device or whether a graph replays it.
+/// The bits of a row's o and lse depend on its sequence alone: q, length, cache contents and formats, options; with
+/// int8 or int4 at head_dim 64 on layout.kv_heads too, where the sequence has more than 65536 tokens. Not on whether
+/// the call writes the new tokens or write_kv() did, on the batch, the block table, block_len, maxima, the device or
+/// whether a graph replays it.
 void decode(const DecodeArgs& args, Workspace workspace, Validation validation, Stream stream);
 
 inline void decode(const DecodeArgs& args, Workspace workspace, Stream stream) {

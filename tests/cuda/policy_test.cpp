@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "cuda/decode/policy.h"
 #include "cuda/flatten_kv/policy.h"
@@ -89,20 +91,90 @@ TEST(DecodePolicy, FitsTheDevice) {
         EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
         EXPECT_EQ((1 << decode::kSplitShift) % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
         EXPECT_LT(decode::kLongSplit, 1 << decode::kSplitShift);
-        if (decode::has_long_splits(k, v, dim, 1)) {
+        if (decode::long_end(k, v, dim, 1) > decode::kLongLength) {
           EXPECT_EQ(decode::kLongSplit % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
         }
-        // Sequences of every length up to the stated maximum have room for their splits.
-        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 0), 1);
-        EXPECT_GE(decode::max_splits(k, v, dim, 3, 1025) << decode::short_split_shift(k, v, dim), 1024);
-        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 65536), 32);
-        const bool more = dim == 64 && k == v && k != KvType::same;
-        EXPECT_EQ(decode::max_splits(k, v, dim, 3, 65537), more ? 52 : 33);
-        EXPECT_EQ(decode::max_splits(k, v, dim, 4, 131072), more ? 103 : 64);
-        EXPECT_EQ(decode::max_splits(k, v, dim, 5, 131072), 64);
       }
     }
   }
+}
+
+/// sm_80 has less shared memory for a CTA; where it has not enough, what the splits give goes through the workspace.
+TEST(DecodePolicy, FitsOlderDevices) {
+  using pagedkv::KvType;
+  const auto has = [](KvType k, KvType v, KvType one, KvType other) {
+    return (k == one && v == other) || (k == other && v == one);
+  };
+  for (const KvType k : {KvType::same, KvType::int8, KvType::int4}) {
+    for (const KvType v : {KvType::same, KvType::int8, KvType::int4}) {
+      for (const int dim : {64, 96, 128, 192, 256, decode::kMlaDim}) {
+        if (dim == decode::kMlaDim && k != v) continue;
+        for (const int tiles : {1, 2}) {
+          if (tiles == 2 && (k != v || (dim != 64 && dim != 128))) continue;
+          const int ctas = decode::ctas_per_sm(80, k, v, dim, tiles);
+          EXPECT_GE(decode::stages(80, k, v, dim, tiles), 2);
+          EXPECT_LE(ctas * (decode::shared_bytes(80, k, v, dim, tiles) + 1024), 164 * 1024);
+          EXPECT_GE(16384 - ctas * 32 * decode::most_registers(80, k, v, dim, tiles), 0);
+          const bool no_room = (has(k, v, KvType::same, KvType::int8) && dim <= 192) ||
+                               (has(k, v, KvType::int8, KvType::int4) && (dim == 128 || dim == 192)) ||
+                               (has(k, v, KvType::int8, KvType::int8) && (dim == 96 || dim == 192)) ||
+                               (has(k, v, KvType::int4, KvType::int4) && dim == 192);
+          EXPECT_EQ(decode::keeps_rows(80, k, v, dim, tiles),
+                    ctas < 3 && tiles == 1 && dim != decode::kMlaDim && !no_room)
+              << dim << ' ' << static_cast<int>(k) << ' ' << static_cast<int>(v);
+        }
+      }
+    }
+  }
+}
+
+/// Tokens of a split of a sequence, as docs/decode.md has it.
+int split_tokens(pagedkv::KvType k, pagedkv::KvType v, int dim, int kv_heads, int k_len) {
+  using pagedkv::KvType;
+  if (k_len <= 1024) return decode::data_bytes(k, v, dim) > 320 ? 128 : 256;
+  const bool may_be_long = dim == 64 && k == v && k != KvType::same && kv_heads <= 4;
+  const int items = kv_heads * ((k_len - 1) / 1280 + 1);
+  return may_be_long && k_len > 65536 && items <= 384 ? 1280 : 2048;
+}
+
+/// The workspace has room for the splits of every sequence up to the stated maximum, and for no more. The lengths are
+/// those around which the number of splits changes, where the rule does as well and at some other places.
+TEST(DecodePolicy, SplitsFitTheWorkspace) {
+  using pagedkv::KvType;
+  std::vector<int> lengths = {0};
+  const auto around = [&](int length) {
+    for (const int by : {-1, 0, 1}) lengths.push_back(length + by);
+  };
+  for (int i = 1; i <= 8; ++i) around(i * 128);
+  for (int i = 1; i <= 450; ++i) {  // up to 576000 and 921600: beyond every long_end()
+    around(i * 1280);
+    around(i * 2048);
+  }
+  for (const int length : {1 << 24, 2147483646}) around(length);
+  std::sort(lengths.begin(), lengths.end());
+  for (const KvType k : {KvType::same, KvType::int8, KvType::int4}) {
+    for (const KvType v : {KvType::same, KvType::int8, KvType::int4}) {
+      for (const int dim : {64, 96, 128, 192, 256, decode::kMlaDim}) {
+        if (dim == decode::kMlaDim && k != v) continue;
+        for (int kv_heads = 1; kv_heads <= 9; ++kv_heads) {
+          int most = 1;
+          for (const int length : lengths) {
+            const int tokens = split_tokens(k, v, dim, kv_heads, length);
+            ASSERT_EQ(decode::split_tokens(k, v, dim, kv_heads, length), tokens) << kv_heads << ' ' << length;
+            most = std::max(most, length == 0 ? 1 : (length - 1) / tokens + 1);
+            ASSERT_EQ(decode::max_splits(k, v, dim, kv_heads, length), most)
+                << dim << ' ' << static_cast<int>(k) << ' ' << static_cast<int>(v) << ' ' << kv_heads << ' ' << length;
+          }
+        }
+      }
+    }
+  }
+  constexpr auto int8 = KvType::int8;
+  EXPECT_EQ(decode::long_end(int8, int8, 64, 1), 491520);
+  EXPECT_EQ(decode::long_end(int8, int8, 64, 2), 245760);
+  EXPECT_EQ(decode::long_end(int8, int8, 64, 3), 163840);
+  EXPECT_EQ(decode::long_end(int8, int8, 64, 4), 122880);
+  EXPECT_EQ(decode::long_end(int8, int8, 64, 5), 65536);
 }
 
 TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "cuda/decode/decode.h"
 #include "cuda/decode/kernel.cuh"
@@ -32,8 +31,8 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
   p.split_shift = kSplitShift;
   p.short_split_shift = short_split_shift(l.format.k, l.format.v, l.head_dim);
   p.short_len = kShortLength;
-  p.long_len =
-      has_long_splits(l.format.k, l.format.v, l.head_dim, l.kv_heads) ? kLongLength : std::numeric_limits<int>::max();
+  p.long_len = kLongLength;
+  p.long_end = long_end(l.format.k, l.format.v, l.head_dim, l.kv_heads);
   p.batch = a.batch;
   p.max_k_len = a.max_k_len;
   p.cu_q = a.cu_q;

@@ -28,7 +28,8 @@ struct WorkParams {
   int split_shift;        ///< log2 of the tokens of a split
   int short_split_shift;  ///< the same for sequences of at most short_len tokens
   int short_len;
-  int long_len;  ///< longer ones have splits of kLongSplit tokens
+  int long_len;  ///< longer ones, up to long_end, have splits of kLongSplit tokens
+  int long_end;
   // Expected times, on which CTAs share the work out.
   int token_cost;  ///< of a token
   int item_cost;   ///< of a work item besides its tokens

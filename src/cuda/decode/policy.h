@@ -1,6 +1,7 @@
 #pragma once
 // Shapes and sizes of the decode kernels. docs/decode.md derives them. Everything that decides which bits come out
-// (tile, split, warps, runs of splits) depends on format, head_dim and the sequence's own length.
+// (tile, split, warps, runs of splits) depends on format, head_dim, the sequence's own length and, where the format has
+// long_end(), the number of KV heads.
 
 #include <cstddef>
 #include <cstdint>
@@ -96,26 +97,38 @@ PAGEDKV_HD_CONSTEXPR bool has_small_rows(KvType k, KvType v, int dim) {
   return dim <= 64 && data_bytes(k, v, dim) <= 128;
 }
 
-/// Sequences of more than this many tokens have splits of kLongSplit tokens where that is worth it.
+/// Sequences of more than this many tokens, and of at most long_end(), have splits of kLongSplit tokens.
 inline constexpr int kLongLength = 65536;
 inline constexpr int kLongSplit = 1280;
+/// Most work items of a single sequence with such splits and one tile of rows: a bit under the 396 CTAs that find room
+/// on the device they were measured on. More would give some CTAs two items.
+inline constexpr int kMostLongItems = 384;
 
 /// With small rows and few KV heads the splits of a single sequence are fewer than the CTAs that find room, and the
 /// time is that of a warp's tiles one after the other: 131072 tokens of 3 heads are 309 splits of 1280 and 192 of 2048,
-/// for 396 CTAs. More and shorter ones would leave those of the next call no room to start beside these.
-PAGEDKV_HD_CONSTEXPR bool has_long_splits(KvType k, KvType v, int dim, int kv_heads) {
-  return has_small_rows(k, v, dim) && k == v && kv_heads <= 4;
+/// for 396 CTAs. Without a length that has such splits it is kLongLength.
+PAGEDKV_HD_CONSTEXPR int long_end(KvType k, KvType v, int dim, int kv_heads) {
+  if (!has_small_rows(k, v, dim) || k != v || kv_heads > 4) return kLongLength;
+  const int end = kMostLongItems / kv_heads * kLongSplit;
+  return end > kLongLength ? end : kLongLength;
 }
 
-/// Most splits of a sequence of at most `k_len` tokens.
+/// Tokens of a split of a sequence of `k_len` tokens. make_sequence() decides the same.
+PAGEDKV_HD_CONSTEXPR int split_tokens(KvType k, KvType v, int dim, int kv_heads, int k_len) {
+  if (k_len <= kShortLength) return 1 << short_split_shift(k, v, dim);
+  return k_len > kLongLength && k_len <= long_end(k, v, dim, kv_heads) ? kLongSplit : 1 << kSplitShift;
+}
+
+/// Most splits of a sequence of at most `k_len` tokens: the most of each kind of splits.
 PAGEDKV_HD_CONSTEXPR int max_splits(KvType k, KvType v, int dim, int kv_heads, int k_len) {
-  if (k_len > kLongLength && has_long_splits(k, v, dim, kv_heads)) return (k_len - 1) / kLongSplit + 1;
-  const auto long_splits = static_cast<int>((std::int64_t{k_len} + (1 << kSplitShift) - 1) >> kSplitShift);
-  const int short_shift = short_split_shift(k, v, dim);
-  const int short_length = k_len < kShortLength ? k_len : kShortLength;
-  const int short_splits = (short_length + (1 << short_shift) - 1) >> short_shift;
-  const int most = long_splits > short_splits ? long_splits : short_splits;
-  return most > 1 ? most : 1;
+  const int end = long_end(k, v, dim, kv_heads);
+  const int lengths[] = {k_len, k_len < end ? k_len : end, k_len < kShortLength ? k_len : kShortLength};
+  int most = 1;
+  for (const int length : lengths) {
+    const int splits = length > 0 ? (length - 1) / split_tokens(k, v, dim, kv_heads, length) + 1 : 1;
+    if (splits > most) most = splits;
+  }
+  return most;
 }
 
 /// What the end of a work item, and a change of queries, cost a CTA, as the bytes it could have read meanwhile. Found

@@ -25,7 +25,7 @@ struct ReadOnShared {
 
 /// Waits for the kernels before this one. Meanwhile the other warps than the first bring the tiles `left` of theirs and
 /// of the first warp's into L2, each when the one before has come: so the loads of a kernel that is still reading go
-/// ahead, and the queue is short when the wait is over. All threads of the CTA call it.
+/// ahead, and the queue is short when the wait is over; then only their own. All threads of the CTA call it.
 /// @param first_warp  table entries of the first warp's tiles
 /// @param most most tiles of a warp
 template <KvType K, KvType V, int D, class Loader>
@@ -48,6 +48,7 @@ __device__ __noinline__ void wait_and_read_on(const WorkParams& work, ReadOnShar
     return;
   }
   std::uint32_t parity = 0;
+  bool over = false;  // whether the kernels before this one have ended
 #pragma unroll 1
   for (int i = left.i; i < left.tiles.end; ++i) {
     // The warp's own tile i, then perhaps the first warp's.
@@ -60,10 +61,12 @@ __device__ __noinline__ void wait_and_read_on(const WorkParams& work, ReadOnShar
           while (!ptx::phase_has_ended(turn, 0)) {
           }
         }
-        const bool over = __any_sync(0xffffffffu, ptx::phase_has_ended(turn, 0));
-        if (over && --most.after < 0) return;
+        // Before the look at `turn`: when that has come, the first warp goes on and changes its entries.
         const LoaderShared& entries = of_first ? first_warp : own;
         const char* block = Loader::block_of(entries, (i - begin) * kTokens, work.block_shift);
+        over = __any_sync(0xffffffffu, ptx::phase_has_ended(turn, 0));
+        if (over && of_first) break;
+        if (over && --most.after < 0) return;
         const int row = t & ((1 << work.block_shift) - 1);
         const char* k = block + row * S::kRowK;
         const char* params = block + own.param_shift + row * 4;
@@ -84,7 +87,7 @@ __device__ __noinline__ void wait_and_read_on(const WorkParams& work, ReadOnShar
         parity ^= 1;
         __syncwarp();
       }
-      if (of_first || i % (kWarps - 1) + 1 != warp) break;
+      if (over || of_first || i % (kWarps - 1) + 1 != warp) break;
     }
   }
 }

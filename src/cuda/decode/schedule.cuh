@@ -87,7 +87,7 @@ __device__ __forceinline__ Sequence make_sequence(const WorkParams& p, int b, co
   const int history = s.k_len - s.q_len;
   s.last = l.finished ? 0 : local_count(p, s.k_len);
   s.first = p.window > 0 ? min(local_count(p, max(history - p.window + 1, 0)), s.last) : 0;
-  const bool is_long = s.k_len > p.long_len;
+  const bool is_long = s.k_len > p.long_len && s.k_len <= p.long_end;
   const int shift = s.k_len <= p.short_len ? p.short_split_shift : p.split_shift;
   const auto split_of = [&](int key) {
     return is_long ? static_cast<int>(static_cast<unsigned>(key) / kLongSplit) : key >> shift;

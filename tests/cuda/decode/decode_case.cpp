@@ -185,7 +185,7 @@ ops::Result run(ops::Case& c, const Call& call) {
   std::function<void(cudaStream_t)> late;
   if (!call.early_lengths.empty()) {
     on.cu_q.set(call.early_lengths.data());
-    on.cu_k.set(call.early_lengths.data());
+    on.cu_k.set(call.early_cu_k.empty() ? call.early_lengths.data() : call.early_cu_k.data());
     late = [&](cudaStream_t stream) {
       late_copy({on.cu_q.as<std::int32_t>(), on.cu_k.as<std::int32_t>()},
                 {late_q.as<std::int32_t>(), late_k.as<std::int32_t>()}, lengths, stream);

@@ -24,8 +24,9 @@ struct Call {
   /// batch + 1 values that cu_q and cu_k have until kernels that run when decode is launched put the right ones there;
   /// empty: they are right from the start.
   std::vector<std::int32_t> early_lengths;
-  std::uint8_t workspace_byte = 0xcd;   ///< that the workspace is full of
-  std::vector<char>* blocks = nullptr;  ///< gets the blocks as the call leaves them, in the order of the table
+  std::vector<std::int32_t> early_cu_k;  ///< what cu_k has in place of early_lengths; empty: those
+  std::uint8_t workspace_byte = 0xcd;    ///< that the workspace is full of
+  std::vector<char>* blocks = nullptr;   ///< gets the blocks as the call leaves them, in the order of the table
 };
 
 /// Runs decode on poisoned outputs and a poisoned workspace of exactly the size asked for. Fails the test if anything

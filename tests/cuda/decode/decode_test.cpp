@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/decode/decode_case.h"
@@ -227,13 +228,188 @@ TEST(GpuDecode, LongSplits) {
     const Result want = decode_test::run(alone);
     decode_test::expect_close(s, want, alone.expected());
     s.lengths = {{2, 67000, 0}, {1, 65536, 1}, {1, 300, 2}};
+    s.config.block_len = window ? 16 : 128;
     Case c(s);
     Call call;
     call.more_k_len = 400000;
+    call.args = c.args();
+    call.args->read_ahead = window;
     const Result got = decode_test::run(c, call);
     decode_test::expect_close(s, got, c.expected());
     EXPECT_TRUE(std::equal(want.o.begin(), want.o.end(), got.o.begin())) << window;
     EXPECT_TRUE(std::equal(want.lse.begin(), want.lse.end(), got.lse.begin())) << window;
+  }
+}
+
+/// The workspace is that of the longest sequence without them and the shortest with them.
+TEST(GpuDecode, FirstLengthOfLongSplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const int k_len : {65536, 65537}) {
+    CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 64, 1, 1);
+    s.lengths = {{1, k_len, 0}};
+    s.scale = 1.0F;
+    check(s);
+  }
+}
+
+TEST(GpuDecode, LongSplitsOfARank) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const pagedkv::ContextParallel cp : {pagedkv::ContextParallel{1, 2, 16}, {0, 3, 1}}) {
+    CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 64, 2, 1);
+    s.lengths = {{2, 70000, 0}};
+    s.scale = 1.0F;
+    s.cp = cp;
+    s.o_is_f32 = true;
+    check(s);
+  }
+}
+
+/// Sequences of one new token each. All read the blocks of one of 4096 tokens, again and again, so that long ones take
+/// little time to make.
+class RepeatedBlocks {
+ public:
+  RepeatedBlocks(const CaseSpec& spec, const std::vector<int>& k_lens) : case_(of_one(spec)), args_(case_.args()) {
+    const int blocks = kStored / args_.layout.block_len;
+    const auto row = static_cast<std::size_t>(args_.q_strides.token * pagedkv::dtype_bytes(args_.layout.dtype));
+    const auto* q = static_cast<const char*>(args_.q);
+    for (const int k_len : k_lens) {
+      cu_q_.push_back(cu_q_.back() + 1);
+      cu_k_.push_back(cu_k_.back() + k_len);
+      for (int i = 0; i * args_.layout.block_len < k_len; ++i) indices_.push_back(args_.table.indices[i % blocks]);
+      cu_blocks_.push_back(static_cast<std::int32_t>(indices_.size()));
+      q_.insert(q_.end(), q, q + row);
+    }
+    args_.batch = static_cast<std::int32_t>(k_lens.size());
+    args_.max_total_q = args_.batch;
+    args_.max_k_len = *std::max_element(k_lens.begin(), k_lens.end());
+    args_.cu_q = cu_q_.data();
+    args_.cu_k = cu_k_.data();
+    args_.table.cu_blocks = cu_blocks_.data();
+    args_.table.indices = indices_.data();
+    args_.q = q_.data();
+  }
+  RepeatedBlocks(const RepeatedBlocks&) = delete;
+  RepeatedBlocks& operator=(const RepeatedBlocks&) = delete;
+
+  Result run() {
+    Call call;
+    call.args = args_;
+    return decode_test::run(case_, call);
+  }
+  /// The first sequence alone, with another length that is also the stated maximum.
+  Result run_one(int k_len) {
+    Call call;
+    const std::vector<std::int32_t> cu_k = {0, k_len};
+    call.args = args_;
+    call.args->batch = 1;
+    call.args->max_total_q = 1;
+    call.args->max_k_len = k_len;
+    call.args->cu_k = cu_k.data();
+    return decode_test::run(case_, call);
+  }
+  /// A single sequence by a graph that is captured and run with one length and then with another.
+  Result run_graph(int captured, int replayed) {
+    Call call;
+    call.graph = true;
+    const std::vector<std::int32_t> cu_k = {0, captured};
+    call.args = args_;
+    call.args->cu_k = cu_k.data();
+    call.later_cu_k = {0, replayed};
+    return decode_test::run(case_, call);
+  }
+
+ private:
+  static constexpr int kStored = 4096;
+
+  static CaseSpec of_one(CaseSpec s) {
+    s.lengths = {{1, kStored, 0}};
+    return s;
+  }
+
+  Case case_;
+  pagedkv::AttentionArgs args_;
+  std::vector<std::int32_t> cu_q_ = {0};
+  std::vector<std::int32_t> cu_k_ = {0};
+  std::vector<std::int32_t> cu_blocks_ = {0};
+  std::vector<std::int32_t> indices_;
+  std::vector<char> q_;
+};
+
+/// The first head of a result, which is the same whatever number of heads there is, unless the splits differ.
+std::vector<double> first_head(const Result& r) {
+  std::vector<double> x(r.o.begin(), r.o.begin() + 64);
+  x.push_back(r.lse[0]);
+  return x;
+}
+
+/// Which lengths have long splits depends on the number of KV heads; with 5 none has. A window that sees the last keys
+/// only is enough to tell.
+TEST(GpuDecode, LengthsWithLongSplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  const std::pair<int, int> ends[] = {{1, 491520}, {2, 245760}, {3, 163840}, {4, 122880}};
+  for (const auto& [kv_heads, end] : ends) {
+    const KvType k = kv_heads % 2 == 0 ? KvType::int4 : KvType::int8;
+    const auto with_heads = [k, longest = end + 1](int heads) {
+      CaseSpec s = base(DType::f16, {k, k}, 64, heads, heads);
+      s.window = 1500;
+      s.o_is_f32 = true;
+      return RepeatedBlocks(s, {longest});
+    };
+    RepeatedBlocks c = with_heads(kv_heads);
+    RepeatedBlocks one = with_heads(1);
+    RepeatedBlocks five = with_heads(5);
+    for (const int k_len : {65536, 65537, end, end + 1}) {
+      const bool has_them = k_len > 65536 && k_len <= end;
+      const std::vector<double> got = first_head(c.run_one(k_len));
+      EXPECT_EQ(got != first_head(five.run_one(k_len)), has_them) << kv_heads << ' ' << k_len;
+      EXPECT_EQ(got == first_head(one.run_one(k_len)), k_len <= end || kv_heads == 1) << kv_heads << ' ' << k_len;
+    }
+    if (kv_heads != 4) continue;
+    // From either side to the other, in a graph.
+    for (const int last : {65536, end}) {
+      EXPECT_EQ(first_head(c.run_graph(last, last + 1)), first_head(c.run_one(last + 1))) << kv_heads << ' ' << last;
+      EXPECT_EQ(first_head(c.run_graph(last + 1, last)), first_head(c.run_one(last))) << kv_heads << ' ' << last;
+    }
+  }
+}
+
+/// A graph whose replays split all of a sequence in the one or the other way.
+TEST(GpuDecode, LongSplitsInAGraph) {
+  PAGEDKV_NEEDS_DEVICE();
+  CaseSpec s = base(DType::f16, {KvType::int4, KvType::int4}, 64, 1, 1);
+  s.scale = 1.0F;
+  RepeatedBlocks graph(s, {66600});
+  for (const auto& [from, to] : {std::pair{66600, 65536}, {65536, 66600}}) {
+    const Result got = graph.run_graph(from, to);
+    const Result want = graph.run_one(to);
+    EXPECT_EQ(got.o, want.o) << to;
+    EXPECT_EQ(got.lse, want.lse) << to;
+  }
+}
+
+/// Two items and more for every CTA, most of them of the same sequence.
+TEST(GpuDecode, SeveralLongSplitsInACta) {
+  PAGEDKV_NEEDS_DEVICE();
+  int device = 0;
+  int multiprocessors = 0;
+  support::cuda_ok(cudaGetDevice(&device));
+  support::cuda_ok(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  for (const KvType k : {KvType::int8, KvType::int4}) {
+    CaseSpec s = base(DType::f16, {k, k}, 64, 2, 1);
+    s.scale = 1.0F;
+    const Result want = RepeatedBlocks(s, {66000}).run();
+    // 52 items each, for up to 3 CTAs of a multiprocessor.
+    std::vector<int> k_lens(static_cast<std::size_t>(2 + multiprocessors / 8), 66000);
+    k_lens.insert(k_lens.begin(), 300);
+    const Result got = RepeatedBlocks(s, k_lens).run();
+    for (std::size_t b = 1; b < k_lens.size(); ++b) {
+      for (std::size_t h = 0; h < 2; ++h) {
+        ASSERT_EQ(got.lse[b * 2 + h], want.lse[h]) << name(k) << ' ' << b;
+        for (std::size_t d = 0; d < 64; ++d) {
+          ASSERT_EQ(got.o[(b * 2 + h) * 64 + d], want.o[h * 64 + d]) << name(k) << ' ' << b << ' ' << d;
+        }
+      }
+    }
   }
 }
 

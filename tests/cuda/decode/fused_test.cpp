@@ -168,6 +168,22 @@ TEST(GpuFusedDecode, RowsThatQuantiseBadly) {
   }
 }
 
+/// Splits of 1280 tokens: new tokens in the last two of them, one that begins the last, and one that makes the sequence
+/// long enough for them.
+TEST(GpuFusedDecode, LongSplits) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const auto& [k, lengths] : {std::pair{KvType::int8, ops::Lengths{3, 52 * 1280 + 2, 0}},
+                                   {KvType::int4, {1, 52 * 1280 + 1, 1}},
+                                   {KvType::int4, {1, 65537, 2}}}) {
+    FusedSpec s = base(DType::f16, {k, k}, 64, 3, 1);
+    s.base.lengths = {lengths};
+    s.base.scale = 1.0F;
+    ops::set_rope(s, 0);
+    s.rotate_q = true;
+    check(s);
+  }
+}
+
 TEST(GpuFusedDecode, QueriesAlone) {
   PAGEDKV_NEEDS_DEVICE();
   for (const DType type : {DType::f16, DType::bf16}) {
@@ -329,14 +345,30 @@ TEST(GpuFusedDecode, LengthsThatArriveLate) {
     Call call;
     call.args = c.fused();
     const ops::Result want = decode_test::run(c.plain(), call);
-    for (const std::vector<std::int32_t>& early : {std::vector<std::int32_t>{0, 0, 0, 0, 0},
-                                                   {0, 1, 5, 7, 8},
-                                                   {7, -3, 1 << 30, INT32_MIN, INT32_MAX},
-                                                   {INT32_MAX, 16, 8, 4, 2}}) {
-      call.early_lengths = early;
+    const std::vector<std::int32_t> cu_q = {0, 1, 5, 7, 8};
+    struct Early {
+      std::vector<std::int32_t> cu_q;
+      std::vector<std::int32_t> cu_k;  // empty: the same
+    };
+    const Early guesses[] = {
+        {{0, 0, 0, 0, 0}, {}},
+        {cu_q, {}},
+        {{7, -3, 1 << 30, INT32_MIN, INT32_MAX}, {}},
+        {{INT32_MAX, 16, 8, 4, 2}, {}},
+        // Numbers of new tokens that can be, of sequences that are longer than the stated maximum, by far and by one,
+        // or have fewer tokens than new ones.
+        {cu_q, {0, 1 << 29, 1 << 30, 3 << 29, INT32_MAX}},
+        {cu_q, {0, 2601, 5202, 7803, 10404}},
+        {cu_q, {0, 2600, 5201, 7801, 10401}},
+        {cu_q, {0, 0, 3, 4, 4}},
+    };
+    for (const Early& early : guesses) {
+      call.early_lengths = early.cu_q;
+      call.early_cu_k = early.cu_k;
       const ops::Result got = decode_test::run(c.plain(), call);
-      EXPECT_EQ(got.o, want.o) << fused << ' ' << early[1];
-      EXPECT_EQ(got.lse, want.lse) << fused << ' ' << early[1];
+      const int which = static_cast<int>(&early - guesses);
+      EXPECT_EQ(got.o, want.o) << fused << ' ' << which;
+      EXPECT_EQ(got.lse, want.lse) << fused << ' ' << which;
     }
   }
 }
