@@ -88,10 +88,10 @@ TEST(DecodePolicy, FitsTheDevice) {
           }
         }
         // A warp's part of a split lies in 32 blocks of 16 tokens, so that each lane has the entry of one.
-        EXPECT_LE((1 << decode::kSplitShift) / decode::kWarps, 32 * 16);
-        EXPECT_EQ((1 << decode::kSplitShift) % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
-        EXPECT_LT(decode::kLongSplit, 1 << decode::kSplitShift);
+        EXPECT_LE((1 << decode::split_shift(dim)) / decode::kWarps, 32 * 16);
+        EXPECT_EQ((1 << decode::split_shift(dim)) % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
         if (decode::long_end(k, v, dim, 1) > decode::kLongLength) {
+          EXPECT_LT(decode::kLongSplit, 1 << decode::split_shift(dim));
           EXPECT_EQ(decode::kLongSplit % (decode::kWarps * decode::tile_tokens(k, v, dim)), 0);
         }
       }
@@ -134,7 +134,7 @@ int split_tokens(pagedkv::KvType k, pagedkv::KvType v, int dim, int kv_heads, in
   if (k_len <= 1024) return decode::data_bytes(k, v, dim) > 320 ? 128 : 256;
   const bool may_be_long = dim == 64 && k == v && k != KvType::same && kv_heads <= 4;
   const int items = kv_heads * ((k_len - 1) / 1280 + 1);
-  return may_be_long && k_len > 65536 && items <= 384 ? 1280 : 2048;
+  return may_be_long && k_len > 65536 && items <= 384 ? 1280 : dim == decode::kMlaDim ? 1024 : 2048;
 }
 
 /// The workspace has room for the splits of every sequence up to the stated maximum, and for no more. The lengths are
@@ -148,6 +148,7 @@ TEST(DecodePolicy, SplitsFitTheWorkspace) {
   for (int i = 1; i <= 8; ++i) around(i * 128);
   for (int i = 1; i <= 450; ++i) {  // up to 576000 and 921600: beyond every long_end()
     around(i * 1280);
+    around(i * 1024);
     around(i * 2048);
   }
   for (const int length : {1 << 24, 2147483646}) around(length);
@@ -182,6 +183,21 @@ TEST(DecodePolicy, NextKernelStartsEarlyUnlessItWouldLeaveHoles) {
   EXPECT_TRUE(decode::starts_next_early(396, 396, 3, 64)) << "an item each: a late start would cost more";
   EXPECT_TRUE(decode::starts_next_early(768, 396, 3, 4)) << "up to 8192 tokens";
   EXPECT_FALSE(decode::starts_next_early(768, 396, 3, 5));
+}
+
+TEST(DecodePolicy, CtasComeOutEvenWhereItemsAreFew) {
+  using pagedkv::KvType;
+  const auto ctas = [](std::int64_t items, KvType type, int dim) {
+    return decode::ctas_of(items, dim == 64 ? 396 : 264, type, type, dim);
+  };
+  EXPECT_EQ(ctas(17, KvType::int4, 128), 17);
+  EXPECT_EQ(ctas(264, KvType::int4, 128), 264);
+  EXPECT_EQ(ctas(2048, KvType::int4, 128), 256) << "8 each";
+  EXPECT_EQ(ctas(768, KvType::int4, 64), 384) << "2 each";
+  EXPECT_EQ(ctas(768, KvType::same, 64), 384);
+  EXPECT_EQ(ctas(2048, KvType::same, 128), 264) << "only the bytes in flight count";
+  EXPECT_EQ(ctas(270, KvType::int4, 128), 264) << "135 CTAs of two items would leave SMs without work";
+  EXPECT_EQ(ctas(16384, KvType::int4, 128), 264) << "many items";
 }
 
 /// The workspace has room for the runs of shorter sequences too, which may have more of them.

@@ -28,7 +28,7 @@ inline Params make_params(const DecodeArgs& a, Workspace workspace) {
               l.head_param_bytes,      l.v_param_shift(), l.block_bytes};
   p.v_channel_bytes = static_cast<std::uint32_t>(row_bytes(l.format.v, a.v_offset));
   p.block_shift = log2_of(l.block_len);
-  p.split_shift = kSplitShift;
+  p.split_shift = split_shift(l.head_dim);
   p.short_split_shift = short_split_shift(l.format.k, l.format.v, l.head_dim);
   p.short_len = kShortLength;
   p.long_len = kLongLength;

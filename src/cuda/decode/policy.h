@@ -83,8 +83,11 @@ PAGEDKV_HD_CONSTEXPR bool packs_rows(KvType k, KvType v, int dim) {
 
 /// log2 of the tokens of a split. Each end of a split costs about as much as item_bytes(); short ones would give a
 /// short sequence more CTAs. A warp's tiles of a split must not touch more than 32 blocks, so that each lane holds one
-/// table entry.
-inline constexpr int kSplitShift = 11;
+/// table entry. MLA has one KV head and kernels that take several times as long per token: 8 sequences of 8192 tokens
+/// and 16 heads would be 64 items of 2048 tokens.
+PAGEDKV_HD_CONSTEXPR int split_shift(int dim) {
+  return shares_rows(dim) ? 10 : 11;
+}
 
 /// Sequences of at most this many tokens have shorter splits: log2 of their tokens.
 inline constexpr int kShortLength = 1024;
@@ -116,7 +119,7 @@ PAGEDKV_HD_CONSTEXPR int long_end(KvType k, KvType v, int dim, int kv_heads) {
 /// Tokens of a split of a sequence of `k_len` tokens. make_sequence() decides the same.
 PAGEDKV_HD_CONSTEXPR int split_tokens(KvType k, KvType v, int dim, int kv_heads, int k_len) {
   if (k_len <= kShortLength) return 1 << short_split_shift(k, v, dim);
-  return k_len > kLongLength && k_len <= long_end(k, v, dim, kv_heads) ? kLongSplit : 1 << kSplitShift;
+  return k_len > kLongLength && k_len <= long_end(k, v, dim, kv_heads) ? kLongSplit : 1 << split_shift(dim);
 }
 
 /// Most splits of a sequence of at most `k_len` tokens: the most of each kind of splits.
