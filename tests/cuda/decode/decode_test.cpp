@@ -264,7 +264,7 @@ TEST(GpuDecode, LongSplitsOfARank) {
   }
 }
 
-/// Sequences of one new token each. All read the blocks of one of 4096 tokens, again and again, so that long ones take
+/// Sequences of one new token each. All read the blocks of one of 1024 tokens, again and again, so that long ones take
 /// little time to make.
 class RepeatedBlocks {
  public:
@@ -319,7 +319,7 @@ class RepeatedBlocks {
   }
 
  private:
-  static constexpr int kStored = 4096;
+  static constexpr int kStored = 1024;
 
   static CaseSpec of_one(CaseSpec s) {
     s.lengths = {{1, kStored, 0}};
