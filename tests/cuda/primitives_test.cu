@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -194,9 +195,10 @@ void check_mma(bool codes = false) {
       double sum = static_cast<double>(c[i * 8 + j]);
       double size = std::abs(sum);
       for (std::size_t k = 0; k < 16; ++k) {
-        const double product = value(a[i * 16 + k]) * value(b[k * 8 + j]);
-        sum += product;
-        size += std::abs(product);
+        const double factor = value(a[i * 16 + k]);
+        sum += factor * value(b[k * 8 + j]);
+        // What is added is aligned by its exponent, and that of a subnormal is the least one.
+        size += std::max(std::abs(factor), codes ? 0x1p-14 : 0.0) * std::abs(value(b[k * 8 + j]));
       }
       EXPECT_NEAR(static_cast<double>(d[i * 8 + j]), sum, size * 0x1p-22) << i << " " << j;
     }

@@ -1,13 +1,12 @@
 #pragma once
-// Stored bytes as matrix fragments, by bit operations alone: a code where it lies in its 16 bits, masked, is a subnormal
-// f16, code 2^-24, or 16 times that, and products take subnormal operands as they are (docs/decode.md).
+// Stored bytes as matrix fragments, by bit operations alone: a code where it lies in its 16 bits, masked, is a
+// subnormal f16, code 2^-24, or 16 times that, and products take subnormal operands as they are (docs/decode.md).
 //
 // One ldmatrix of a 16-byte chunk gives each lane one word of it: for keys word lane % 4 of row lane / 4, for values
 // (transposed) the 16-bit element lane / 4 of rows 2 (lane % 4) and + 1.
 
 #include <cstdint>
 
-#include "cuda/ptx/arithmetic.cuh"
 #include "pagedkv/core/hd.h"
 #include "pagedkv/types.h"
 
