@@ -129,10 +129,12 @@ Case::Case(const CaseSpec& spec) : spec_(spec), layout_(pagedkv::make_layout(spe
     const Lengths& l = spec.lengths[b];
     for (int i = 0; i < l.q_len; ++i) {
       for (int h = 0; h < spec.q_heads; ++h) {
+        const auto turn = static_cast<std::size_t>(h) % std::max(spec.q_factors.size(), std::size_t{1});
+        const double factor = spec.q_factors.empty() ? 1 : spec.q_factors[turn];
         for (int d = 0; d < layout_.head_dim; ++d) {
           const auto r = static_cast<std::size_t>((cu_q_[b] + i) * spec.q_heads + h);
           oracle::store(type, aligned(q_) + (r * head + static_cast<std::size_t>(d)) * element,
-                        2 * made_up(0, l.id, l.k_len - l.q_len + i, h, d));
+                        factor * 2 * made_up(0, l.id, l.k_len - l.q_len + i, h, d));
         }
       }
     }

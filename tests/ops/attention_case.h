@@ -41,6 +41,7 @@ struct CaseSpec {
   std::vector<std::uint8_t> finished;
   std::vector<std::uint32_t> tree_mask;
   int log_n_length = 0;
+  std::vector<double> q_factors;  // of the q heads, in turns; empty: 1
 
   int value_dim() const { return v_dim > 0 ? v_dim : config.head_dim; }
   int total_q() const;

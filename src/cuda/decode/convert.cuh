@@ -23,7 +23,7 @@ struct Convert<KvType::same> {
   /// What 1 in pair i stands for.
   PAGEDKV_HD_CONSTEXPR static float step(int) { return 1.0F; }
   static constexpr float kStep = 1.0F;  ///< the largest
-  /// Which values of the lane's word pair i holds, for keys: kFirst + {0, kStep} elements.
+  /// Which values of the lane's word pair i holds, for keys: key_first(i) + {0, kKeyStep}.
   PAGEDKV_HD_CONSTEXPR static int key_first(int) { return 0; }
   static constexpr int kKeyStep = 1;
   static constexpr int kWordElements = 2;

@@ -199,7 +199,7 @@ __global__ __maxnreg__(most_registers(kTargetArch, K, V, D,
   const bool visible_early = p.token_cost == 0 && p.tree_mask == nullptr;
   int stage = 0;  // the free one; the others are in flight, oldest first
   int issued = 1;
-  // MLA is short of registers, and a third copy of this code takes some.
+  // MLA is short of registers, and this inside the planning takes some.
   constexpr bool kIssuesEarly = !shares_rows(D) || K != KvType::same;
   const auto issue_first = [&] {
 #pragma unroll 1

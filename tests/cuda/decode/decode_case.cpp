@@ -278,8 +278,8 @@ void expect_close(const ops::CaseSpec& spec, const ops::Result& got, const ops::
   const oracle::Type type = spec.o_is_f32 ? oracle::Type::f32 : support::to_oracle(spec.config.dtype);
   const bool bf16_p = spec.config.dtype == pagedkv::DType::bf16 && spec.config.format.v == pagedkv::KvType::same;
   const double half_ulp = bf16_p ? 0x1p-8 : 0x1p-11;
-  // Scores: products of up to 1279 |q| summed in float32 by the tensor cores, before the offset is taken out; the
-  // largest share of that in a score, as seen over all formats, is a few 2^-14.
+  // Scores: tensor cores align what they add by its exponent, which for codes is that of a subnormal, 1024 times the
+  // step of an int8 code; the largest share of that in a score, as seen over all formats, is a few 2^-14.
   constexpr double kScore = 0x1p-11;
   const double tolerance = 2 * want.naive_o + (2 * half_ulp + kScore) * want.largest_value;
   const double lse_tolerance = 2 * want.naive_lse + kScore * (1 + want.largest_score);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,47 @@ TEST(GpuDecodeRows, BitsDoNotDependOnQLen) {
           ASSERT_EQ(got.o[3 * row + i], want.o[i]) << name(k) << " dim " << dim << " k_len " << k_len << " " << i;
         }
         for (std::size_t h = 0; h < 4; ++h) ASSERT_EQ(got.lse[12 + h], want.lse[h]) << name(k) << " k_len " << k_len;
+      }
+    }
+  }
+}
+
+/// Quantised keys want q in a range, so rows are scaled by powers of two: each by its own, and back.
+TEST(GpuDecodeRows, QueriesOfAnySize) {
+  PAGEDKV_NEEDS_DEVICE();
+  for (const DType type : {DType::f16, DType::bf16}) {
+    // f16: with the smallest factor most elements are subnormal.
+    const std::vector<double> factors =
+        type == DType::f16 ? std::vector<double>{0x1p-20, 1, 0x1p13} : std::vector<double>{0x1p-90, 1, 0x1p90};
+    for (const KvType k : kFormats) {
+      for (const int dim : {64, 128}) {
+        CaseSpec s = base(type, {k, k}, dim, 4, 1);
+        s.lengths = {{1, 333, 0}, {3, 70, 1}};
+        std::vector<double> mixed = factors;
+        mixed.push_back(0);
+        for (std::size_t f = 0; f < factors.size(); ++f) {
+          s.scale = static_cast<float>(0.09 / factors[f]);
+          s.q_factors = {factors[f]};
+          SCOPED_TRACE(ops::describe(s) + ", factor " + std::to_string(std::log2(factors[f])));
+          Case alone(s);
+          const Result want = decode_test::run(alone);
+          decode_test::expect_close(s, want, alone.expected());
+          if (type == DType::bf16) continue;  // the scores of the others would have no place in float32
+          s.q_factors = mixed;
+          const Result got = decode_test::run(*std::make_unique<Case>(s));
+          for (std::size_t row = 0; row < want.lse.size(); ++row) {
+            if (row % 4 != f) continue;
+            ASSERT_EQ(got.lse[row], want.lse[row]) << row;
+            const std::size_t first = row * static_cast<std::size_t>(dim);
+            for (std::size_t d = 0; d < static_cast<std::size_t>(dim); ++d) {
+              ASSERT_EQ(got.o[first + d], want.o[first + d]) << row << ' ' << d;
+            }
+          }
+        }
+        s.scale = 0;
+        s.q_factors = {0, 1};
+        Case zeros(s);
+        decode_test::expect_close(s, decode_test::run(zeros), zeros.expected());
       }
     }
   }
